@@ -1,0 +1,24 @@
+"""The contracts between the stages, executable: what every file and every batch holds.
+
+| module    | contract                                                                       |
+|-----------|--------------------------------------------------------------------------------|
+| `targets` | `SparseTargets`, and the enums that say what each student position is          |
+| `folders` | sharded folders with an info file: atomic writing, resume by shard, hashes     |
+| `records` | teacher records: one sampled answer a row                                      |
+| `aligned` | aligned examples: the same answer in student tokens with sparse soft targets   |
+| `batches` | the fields of a training batch, and packed rows on disk                        |
+| `results` | predictions and results in lm-evaluation-harness form                          |
+
+Numpy and pyarrow only: this room knows no JAX, TensorFlow, model or tokenizer.
+"""
+
+from specialize_jax.schemas.targets import (
+    UNUSED_LOGPROB,
+    Format,
+    Kind,
+    Reason,
+    SchemaError,
+    SparseTargets,
+)
+
+__all__ = ["UNUSED_LOGPROB", "Format", "Kind", "Reason", "SchemaError", "SparseTargets"]

@@ -1,0 +1,185 @@
+"""Sharded folders: part files written whole or not at all, one info file that vouches for them.
+
+Every stage writes the same way. A part file appears under a temporary name and is renamed when it
+is complete; the info file, with a SHA-256 of every part, comes last. So a folder without an info
+file is unfinished work that a rerun picks up, and a folder with one can be verified.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+from specialize_jax.schemas.targets import SchemaError
+
+# schema name -> the file that describes a folder of that schema
+INFO_FILES = {
+    "teacher_records": "teacher_info.json",
+    "aligned_examples": "alignment_info.json",
+    "packed_rows": "packed_info.json",
+}
+VERSION = 1
+
+
+def part_name(index: int, suffix: str = "parquet") -> str:
+    """Returns the name of part `index` (from 0), as `part-00000.parquet`."""
+    return f"part-{index:05d}.{suffix}"
+
+
+def make_folder(path: epath.PathLike) -> epath.Path:
+    """Creates a folder to write to.
+
+    Raises:
+      SchemaError: if it cannot be created or written, naming the path and the system's reason.
+    """
+    folder = epath.Path(path)
+    probe = folder / f".write-test-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise SchemaError(f"cannot write to output folder '{folder}': {error}") from error
+    return folder
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Writes a file under a temporary name, then renames it: it is there whole or not at all."""
+    path = epath.Path(path)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise SchemaError(f"cannot write '{path}': {error}") from error
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically. NaN is refused: it is not JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def write_table(path: epath.PathLike, table: pa.Table) -> None:
+    """Writes an Arrow table as one Parquet file, atomically, repeated values dictionary-encoded."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def sha256(path: epath.PathLike) -> str:
+    """Returns the SHA-256 of a file's bytes in hexadecimal."""
+    with epath.Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def part_entry(path: epath.PathLike, rows: int) -> dict[str, Any]:
+    """Returns what an info file keeps of a part: its name, number of rows and SHA-256."""
+    return {"file": epath.Path(path).name, "rows": rows, "sha256": sha256(path)}
+
+
+def schema_of(folder: epath.PathLike) -> str | None:
+    """Returns which schema a folder follows, by the info file it holds; None for none."""
+    for schema, name in INFO_FILES.items():
+        if (epath.Path(folder) / name).exists():
+            return schema
+    return None
+
+
+def read_info(folder: epath.PathLike, schema: str) -> dict[str, Any]:
+    """Reads and checks the info file of a finished folder.
+
+    Args:
+      folder: the folder.
+      schema: one of `INFO_FILES`.
+
+    Returns:
+      The parsed info file.
+
+    Raises:
+      SchemaError: the folder or file is missing or not JSON, or schema or version differ.
+    """
+    path = epath.Path(folder) / INFO_FILES[schema]
+    if not path.exists():
+        state = "is unfinished or holds something else" if path.parent.is_dir() else "is no folder"
+        raise SchemaError(f"expected {schema} with '{path.name}' in '{folder}', which {state}")
+    try:
+        info = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SchemaError(f"'{path}' is not valid JSON: {error}") from error
+    if not isinstance(info, dict) or info.get("schema") != schema:
+        found = info.get("schema") if isinstance(info, dict) else type(info).__name__
+        raise SchemaError(f"'{path}': expected schema '{schema}', got {found!r}")
+    if info.get("version") != VERSION:
+        raise SchemaError(
+            f"'{path}': this library reads version {VERSION} of schema '{schema}', "
+            f"got version {info.get('version')!r}; write the folder again with this version"
+        )
+    if not isinstance(info.get("shards"), list):
+        raise SchemaError(f"'{path}': expected a list 'shards', got {info.get('shards')!r}")
+    return info
+
+
+def check_hash(path: epath.Path, entry: dict[str, Any]) -> None:
+    """Checks that a part file is there and is the one that the info file vouches for.
+
+    Raises:
+      SchemaError: the file is missing, empty or has another SHA-256.
+    """
+    if not path.exists():
+        raise SchemaError(f"'{path.parent}': part '{path.name}' is missing")
+    found = sha256(path)
+    if found != entry["sha256"]:
+        raise SchemaError(
+            f"'{path}': SHA-256 mismatch, expected {entry['sha256'][:16]}…, got {found[:16]}… "
+            f"({path.stat().length} bytes): the file was changed or cut after it was written"
+        )
+
+
+def read_table(path: epath.PathLike, schema: pa.Schema) -> pa.Table:
+    """Reads one Parquet part and checks its columns.
+
+    Raises:
+      SchemaError: the file is empty, cut or no Parquet, or its columns are not those of `schema`.
+    """
+    path = epath.Path(path)
+    try:
+        with path.open("rb") as file:
+            table = pq.read_table(pa.BufferReader(file.read()))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SchemaError(
+            f"'{path}' is not a complete Parquet file ({path.stat().length} bytes): {error}"
+        ) from error
+    check_columns(table.schema, schema, str(path))
+    return table
+
+
+def check_columns(found: pa.Schema, expected: pa.Schema, where: str) -> None:
+    """Checks names and types of columns; missing, unknown and mistyped ones go in one error."""
+    problems = [f"missing '{name}'" for name in expected.names if name not in found.names]
+    problems += [f"unknown '{name}'" for name in found.names if name not in expected.names]
+    for field in expected:
+        if field.name in found.names and found.field(field.name).type != field.type:
+            got = found.field(field.name).type
+            problems.append(f"'{field.name}' should be {field.type}, is {got}")
+    if problems:
+        raise SchemaError(f"'{where}': wrong columns: {'; '.join(problems)}")
+
+
+def read_parts(
+    folder: epath.PathLike, info: dict[str, Any], schema: pa.Schema
+) -> Iterator[tuple[dict[str, Any], pa.Table]]:
+    """Yields each part's entry and table in order, after checking hash, columns and row count."""
+    for entry in info["shards"]:
+        path = epath.Path(folder) / entry["file"]
+        check_hash(path, entry)
+        table = read_table(path, schema)
+        if table.num_rows != entry["rows"]:
+            raise SchemaError(f"'{path}': expected {entry['rows']} rows, got {table.num_rows}")
+        yield entry, table

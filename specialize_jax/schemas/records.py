@@ -1,0 +1,151 @@
+"""Teacher records: one sampled answer a row, in bytes, with the teacher's top-k at every step.
+
+Letters: `T` teacher tokens of a completion, `K` candidates at a step (may vary, may be 0).
+
+A folder holds Parquet parts that `datasets.load_dataset("parquet")` reads, and
+`teacher_info.json`:
+
+| key                      | meaning                                                              |
+|--------------------------|----------------------------------------------------------------------|
+| `schema`, `version`      | "teacher_records", 1                                                 |
+| `teacher`                | `name`, `revision` (null if unknown)                                 |
+| `tokenizer`              | `name`, `sha256` of the teacher's tokenizer, null where unknown      |
+| `k`                      | largest number of candidates at a step; 0 without log-probabilities  |
+| `sampling`               | what was asked of the teacher (temperature, max_tokens, ...)         |
+| `logprobs_temperature`   | temperature that the log-probabilities include; null if unknown      |
+| `prompt_template_sha256` | of the prompt text; null if unknown                                  |
+| `rows`, `dropped`        | rows kept; number dropped by reason                                  |
+| `dropped_candidates`     | candidates without mass (p = 0, -inf, <= -9999), dropped from steps  |
+| `shards`                 | `file`, `rows`, `sha256` of every part                               |
+| `source`                 | where the records came from                                          |
+"""
+
+import math
+from typing import Any
+
+import pyarrow as pa
+from etils import epath
+
+from specialize_jax.schemas import folders
+from specialize_jax.schemas.targets import SchemaError
+
+NAME = "teacher_records"
+
+ARROW_SCHEMA = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("sample_id", pa.int32()),
+        ("question", pa.string()),
+        ("prompt", pa.string()),
+        ("completion", pa.string()),
+        ("finish_reason", pa.string()),
+        ("gold_answer", pa.string()),
+        ("answer", pa.string()),
+        ("is_correct", pa.bool_()),
+        ("token_bytes", pa.list_(pa.binary())),
+        ("token_ids", pa.list_(pa.int32())),
+        ("token_logprobs", pa.list_(pa.float32())),
+        ("topk_bytes", pa.list_(pa.list_(pa.binary()))),
+        ("topk_logprobs", pa.list_(pa.list_(pa.float32()))),
+        ("target_token_start", pa.int32()),
+        ("target_token_end", pa.int32()),
+        ("terminal_bytes", pa.list_(pa.binary())),
+        ("terminal_logprobs", pa.list_(pa.float32())),
+    ]
+)
+_NULLABLE = {"gold_answer", "answer", "is_correct", "token_ids"} | {
+    "terminal_bytes",
+    "terminal_logprobs",
+}
+# A step whose candidates sum to more is an error; up to here it is renormalised by the importer.
+MAX_EXCESS_MASS = 1e-3
+
+
+def target_text(row: dict[str, Any]) -> str:
+    """Returns the text that a student learns to write: a verbatim slice of the completion.
+
+    Args:
+      row: a teacher record. Without tokens the whole completion is the target.
+
+    Raises:
+      SchemaError: the bytes of the target tokens are not valid UTF-8.
+    """
+    if not row["token_bytes"]:
+        return row["completion"]
+    tokens = row["token_bytes"][row["target_token_start"] : row["target_token_end"]]
+    try:
+        return b"".join(tokens).decode()
+    except UnicodeDecodeError as error:
+        raise SchemaError(
+            f"record {row['example_id']}/{row['sample_id']}: the target tokens "
+            f"[{row['target_token_start']}:{row['target_token_end']}) cut a character: {error}"
+        ) from error
+
+
+def has_logprobs(row: dict[str, Any]) -> bool:
+    """Returns whether a record carries the teacher's candidates."""
+    return any(row["topk_logprobs"] or ())
+
+
+def check_row(row: dict[str, Any], where: str = "record") -> None:
+    """Checks one record against the contract.
+
+    Args:
+      row: column name -> Python value.
+      where: named in the error, as `folder/part-…: row 3`.
+
+    Raises:
+      SchemaError: the first broken rule, with what was expected and what came.
+    """
+
+    def expect(condition: bool, rule: str) -> None:
+        if not condition:
+            raise SchemaError(f"{where} ({row['example_id']}/{row['sample_id']}): {rule}")
+
+    for name in ARROW_SCHEMA.names:
+        expect(row[name] is not None or name in _NULLABLE, f"'{name}' must not be null")
+    tokens = len(row["token_bytes"])
+    start, end = row["target_token_start"], row["target_token_end"]
+    expect(0 <= start <= end <= tokens, f"target range [{start}, {end}) outside {tokens} tokens")
+    for name in ("token_logprobs", "topk_bytes", "topk_logprobs"):
+        expect(len(row[name]) == tokens, f"{len(row[name])} '{name}' for {tokens} tokens")
+    if row["token_ids"] is not None:
+        expect(len(row["token_ids"]) == tokens, f"{len(row['token_ids'])} ids, {tokens} tokens")
+    if tokens:
+        text = b"".join(row["token_bytes"])
+        expect(
+            text == row["completion"].encode(),
+            f"the token bytes {text[:40]!r}… are not the completion {row['completion'][:40]!r}…",
+        )
+        expect(start < end, f"empty target range [{start}, {end})")
+    expect(bool(target_text(row).strip()), "the target text is empty")
+    for step, (names, logprobs) in enumerate(
+        zip(row["topk_bytes"], row["topk_logprobs"], strict=True)
+    ):
+        expect(len(names) == len(logprobs), f"step {step}: {len(names)} names, {len(logprobs)} p")
+        expect(len(set(names)) == len(names), f"step {step}: a candidate stands twice")
+        expect(
+            all(-9999 < p <= 1e-6 for p in logprobs), f"step {step}: log-probabilities {logprobs}"
+        )
+        mass = math.fsum(map(math.exp, logprobs))
+        expect(mass <= 1 + 1e-5, f"step {step}: candidate mass {mass:.6f} is above 1")
+    terminal = row["terminal_bytes"], row["terminal_logprobs"]
+    expect((terminal[0] is None) == (terminal[1] is None), "terminal_bytes without logprobs")
+
+
+def write_part(path: epath.PathLike, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Checks rows, writes them as one part, and returns the part's entry for the info file."""
+    for number, row in enumerate(rows):
+        check_row(row, f"'{path}' row {number}")
+    folders.write_table(path, pa.Table.from_pylist(rows, schema=ARROW_SCHEMA))
+    return folders.part_entry(path, len(rows))
+
+
+def render_row(row: dict[str, Any]) -> str:
+    """Returns a few lines that show a record to a person."""
+    verdict = {True: "right", False: "wrong", None: "not judged"}[row["is_correct"]]
+    return (
+        f"{row['example_id']}/{row['sample_id']} ({verdict}, gold {row['gold_answer']}, "
+        f"{len(row['token_bytes'])} tokens)\n"
+        f"  Q: {row['question']!r}\n  target: {target_text(row)!r}"
+    )

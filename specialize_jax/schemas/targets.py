@@ -1,0 +1,95 @@
+"""Sparse soft targets in the student's vocabulary, and the words that describe a position.
+
+Letters: `...` any leading dimensions (usually `[B, S]`), `K` entries kept per student token.
+"""
+
+import enum
+from typing import Any, NamedTuple
+
+# The logarithm of "no mass" that float16 can hold: stands in unused slots and empty tails.
+UNUSED_LOGPROB = -1e4
+
+
+class SchemaError(ValueError):
+    """A file, a row or a batch breaks its contract; the message says where and how."""
+
+
+class Kind(enum.IntEnum):
+    """What a student position is, and so which loss term scores it."""
+
+    PAD = 0
+    """No token here; never scored."""
+    TRANSFERRED = 1
+    """The teacher's distribution reached this token; scored by the divergence."""
+    ONE_HOT = 2
+    """A chain-of-thought token without a teacher distribution; scored by cross-entropy."""
+    ANSWER_ONLY = 3
+    """A token of an answer-only target; scored by cross-entropy."""
+
+
+class Reason(enum.IntEnum):
+    """Why a chain-of-thought position got a one-hot instead of the teacher's distribution."""
+
+    NONE = 0
+    """Transferred, or padding."""
+    NO_LOGPROBS = 1
+    """The record has no log-probabilities (a human solution, a text-only teacher)."""
+    DIFFERENT_STRING = 2
+    """One teacher token, linked to this token alone, with another string (`If` for `▁If`)."""
+    MANY_TEACHER_TOKENS = 3
+    """Several teacher tokens are linked to this student token (` $`, `12` for `▁$12`)."""
+    SHARED_TEACHER_TOKEN = 4
+    """The linked teacher token is linked to other student tokens too (`itting`: `i`, `tting`)."""
+    END_OF_SEQUENCE = 5
+    """The student's end-of-sequence token, for which no candidates were recorded."""
+    ANSWER_ONLY = 6
+    """The target is an answer-only target."""
+
+
+class Format(enum.IntEnum):
+    """The four data formats of 2301.12726 (section 3): context x target."""
+
+    ZERO_SHOT_ANSWER_ONLY = 0
+    ZERO_SHOT_CHAIN_OF_THOUGHT = 1
+    IN_CONTEXT_ANSWER_ONLY = 2
+    IN_CONTEXT_CHAIN_OF_THOUGHT = 3
+
+    @property
+    def is_in_context(self) -> bool:
+        """Whether exemplars stand before the question."""
+        return self >= Format.IN_CONTEXT_ANSWER_ONLY
+
+    @property
+    def is_chain_of_thought(self) -> bool:
+        """Whether the target spells out the steps."""
+        return self % 2 == 1
+
+    @property
+    def label(self) -> str:
+        """The name used in tasks, metrics and result files, as `in_context_chain_of_thought`."""
+        return self.name.lower()
+
+
+class SparseTargets(NamedTuple):
+    """A sparse distribution over the student's vocabulary for every target token.
+
+    What happens to mass that is not listed: it stays in `tail_logprob` and is never divided away;
+    the losses say what they do with it. A student token without a teacher partner is a one-hot in
+    slot 0 with its `reason`. Where several candidates meet one student id, the mode of
+    `alignment.transfer` decides (its docstring says how) and the id stands once.
+
+    As a NamedTuple it is a JAX pytree, without JAX being imported here.
+
+    Attributes:
+      ids: [..., K] int32; student ids, unique within a position. Unused slots hold 0.
+      logprobs: [..., K] float32; natural log, <= 0. Unused slots hold `UNUSED_LOGPROB`.
+      tail_logprob: [...] float32; natural log of the mass outside `ids`; `UNUSED_LOGPROB` for none.
+      kind: [...] int32; a `Kind`.
+      reason: [...] int32; a `Reason`.
+    """
+
+    ids: Any
+    logprobs: Any
+    tail_logprob: Any
+    kind: Any
+    reason: Any
