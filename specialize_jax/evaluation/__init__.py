@@ -1,0 +1,26 @@
+"""Evaluation on public sets: read questions, ask a model, score, write results.
+
+| module    | does                                                                             |
+|-----------|----------------------------------------------------------------------------------|
+| `readers` | files of GSM8K, SVAMP, ASDiv and MultiArith -> `Question` rows                   |
+| `scoring` | right or wrong under each extraction mode of `answers`; mean, error and interval |
+| `runner`  | questions and `predict_fn` -> predictions; resumes; writes results and samples   |
+
+It is given functions (`prompt_fn`, `predict_fn`) and knows no model and no tokenizer.
+"""
+
+from specialize_jax.evaluation import readers, runner, scoring
+from specialize_jax.evaluation.readers import Question
+from specialize_jax.evaluation.runner import Prediction, Task
+from specialize_jax.evaluation.scoring import Score, Summary
+
+__all__ = [
+    "Prediction",
+    "Question",
+    "Score",
+    "Summary",
+    "Task",
+    "readers",
+    "runner",
+    "scoring",
+]

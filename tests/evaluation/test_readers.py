@@ -1,0 +1,177 @@
+import json
+
+import pytest
+
+from specialize_jax import answers
+from specialize_jax.evaluation import readers
+from specialize_jax.schemas import SchemaError
+from tests.real_data import data_dir
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "count", "without_gold"),
+    [
+        ("gsm8k", "test", 1319, 0),
+        ("gsm8k", "train", 7473, 0),
+        ("svamp", "test", 1000, 0),
+        ("asdiv", "test", 2305, 56),
+        ("multiarith", "test", 600, 0),
+    ],
+)
+def test_real_sets_have_their_published_size(name, split, count, without_gold):
+    questions = readers.read(name, data_dir(), split)
+    assert len(questions) == len({question.id for question in questions}) == count
+    assert [question.row for question in questions] == list(range(count))
+    assert len(readers.with_gold(questions)) == count - without_gold
+    json.dumps([question.source for question in questions], allow_nan=False)
+
+
+def test_rows_of_real_sets():
+    gsm8k = readers.read("gsm8k", data_dir())
+    assert gsm8k[0].answer == "18"
+    assert gsm8k[0].question.startswith("Janet\u2019s ducks lay 16 eggs")
+    svamp = readers.read("svamp", data_dir())
+    assert svamp[0].id == "svamp/chal-1"
+    assert svamp[0].question.endswith(
+        "25 dollars on each pack. How much do you have to pay to buy each pack?"
+    )
+    assert svamp[0].answer == "51"
+    assert ".. " not in svamp[2].question
+    assert svamp[2].question.endswith("cookies. How many salty cookies did Paco have left?")
+    asdiv = readers.read("asdiv", data_dir())
+    assert (asdiv[0].id, asdiv[0].answer) == ("asdiv/nluds-0001", "9 (apples)")
+    assert asdiv[0].question.endswith("in the basket. How many apples are in the basket?")
+    assert sum(";" in question.answer for question in asdiv) == 90
+    multiarith = readers.read("multiarith", data_dir())
+    assert (multiarith[0].id, multiarith[0].answer) == ("multiarith/0", "39")
+
+
+def test_every_gold_answer_agrees_with_the_original_pattern_where_that_can_read_it():
+    """A second look at every gold answer by a dull rule: plain digits need no cleverness."""
+    for name in ("svamp", "multiarith"):
+        for question in readers.read(name, data_dir()):
+            fu2023 = answers.extract(question.answer, "fu2023")
+            assert answers.extract(question.answer) == fu2023
+
+
+SVAMP = [
+    {"ID": "chal-1", "Body": "Tom has 2 pens", "Question": "How many? ", "Answer": 2.0},
+    {"ID": "chal-2", "Body": " Tom has 2 pens. ", "Question": "How many?", "Answer": 2.5},
+    {"ID": "chal-3", "Body": "If Tom has 2 pens,", "Question": "how many?", "Answer": -2},
+]
+ASDIV = """<?xml version="1.0" encoding="UTF-8" ?>
+<Machine-Reading-Corpus-File><ProblemSet>
+<Problem ID="p1" Grade="1" Source="x"><Body>Two &amp; two.</Body><Question>How many? </Question>
+<Solution-Type>Addition</Solution-Type><Answer>4 (pens)</Answer><Formula>2+2=4</Formula></Problem>
+<Problem ID="p2" Grade="1" Source="x"><Body>A or B.</Body><Question>Who?</Question>
+<Solution-Type>Comparison</Solution-Type><Answer>Bryan</Answer><Formula>1</Formula></Problem>
+</ProblemSet></Machine-Reading-Corpus-File>"""
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_svamp_joins_body_and_question_with_one_full_stop(tmp_path):
+    write(tmp_path, "svamp/SVAMP.json", json.dumps(SVAMP))
+    questions = readers.read("svamp", tmp_path)
+    assert [question.question for question in questions] == [
+        "Tom has 2 pens. How many?",
+        "Tom has 2 pens. How many?",
+        "If Tom has 2 pens, how many?",
+    ]
+    assert [question.answer for question in questions] == ["2", "2.5", "-2"]
+
+
+def test_asdiv_keeps_questions_without_a_number(tmp_path):
+    write(tmp_path, "asdiv/ASDiv.xml", ASDIV)
+    first, second = readers.read("asdiv", tmp_path)
+    assert (first.question, first.answer) == ("Two & two. How many?", "4 (pens)")
+    assert first.source["Formula"] == "2+2=4"
+    assert first.has_gold
+    assert (second.id, second.answer, second.has_gold) == ("asdiv/p2", "Bryan", False)
+    assert readers.with_gold([first, second]) == [first]
+
+
+def test_line_separators_inside_a_question_are_kept(tmp_path):
+    row = {"question": "a\u2028b?", "answer": "one\n#### 1,000"}
+    write(tmp_path, "gsm8k/test.jsonl", json.dumps(row, ensure_ascii=False))
+    (question,) = readers.read("gsm8k", tmp_path)
+    assert (question.question, question.answer) == ("a\u2028b?", "1,000")
+
+
+GOOD_LINE = '{"question": "q", "answer": "#### 1"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text", "message"),
+    [
+        ("gsm8k", "gsm8k/test.jsonl", GOOD_LINE + "{", r"test\.jsonl, line 2: expected one JSON"),
+        ("gsm8k", "gsm8k/test.jsonl", GOOD_LINE + "\n" + GOOD_LINE, r"line 2: expected one JSON"),
+        ("gsm8k", "gsm8k/test.jsonl", "", r"line 1: expected one JSON"),
+        ("gsm8k", "gsm8k/test.jsonl", "[1]", r"line 1: expected an object, got list"),
+        ("gsm8k", "gsm8k/test.jsonl", '{"question": "q"}', r"line 1: expected 'answer', got None"),
+        (
+            "gsm8k",
+            "gsm8k/test.jsonl",
+            GOOD_LINE + '{"question": "q", "answer": "7"}',
+            r"line 2: expected '#### <answer>'",
+        ),
+        (
+            "multiarith",
+            "mawps/mawpsmultiarith.jsonl",
+            '{"input": "q", "target": true}',
+            r"line 1: expected 'target', got True",
+        ),
+        ("svamp", "svamp/SVAMP.json", '[\n{"ID": 1,}]', r"SVAMP\.json, line 2: expected JSON"),
+        ("svamp", "svamp/SVAMP.json", "{}", r"expected a JSON list, got dict"),
+        ("svamp", "svamp/SVAMP.json", '[{"ID": "a"}]', r"item 0: expected 'Body', got None"),
+        ("asdiv", "asdiv/ASDiv.xml", "<a>\n<b>\n</a>", r"ASDiv\.xml, line 3: expected XML"),
+        (
+            "asdiv",
+            "asdiv/ASDiv.xml",
+            ASDIV.replace("<Answer>Bryan</Answer>", ""),
+            r"problem 1: expected 'Answer', got None",
+        ),
+    ],
+)
+def test_malformed_files_name_the_place(tmp_path, name, file, text, message):
+    write(tmp_path, file, text)
+    with pytest.raises(SchemaError, match=message):
+        readers.read(name, tmp_path)
+
+
+def test_missing_files_name_the_path_and_the_flag(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"expected '.*gsm8k/test.jsonl'.*--data_dir"):
+        readers.read("gsm8k", tmp_path / "nowhere")
+    monkeypatch.delenv("SPECIALIZE_JAX_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="--data_dir or set SPECIALIZE_JAX_DATA"):
+        readers.read("svamp")
+    write(tmp_path, "gsm8k/test.jsonl", GOOD_LINE)
+    monkeypatch.setenv("SPECIALIZE_JAX_DATA", str(tmp_path))
+    assert [question.id for question in readers.read("gsm8k")] == ["gsm8k/test/0"]
+
+
+def test_unknown_names_and_splits_list_the_choices(tmp_path):
+    with pytest.raises(ValueError, match="'gsm'; choices: gsm8k, svamp, asdiv, multiarith"):
+        readers.read("gsm", tmp_path)
+    with pytest.raises(ValueError, match="'validation' of 'gsm8k'; choices: test, train"):
+        readers.read("gsm8k", tmp_path, "validation")
+    for name in ("svamp", "asdiv", "multiarith"):
+        with pytest.raises(ValueError, match=f"'train' of '{name}'; choices: test"):
+            readers.read(name, tmp_path, "train")
+
+
+def test_sample_is_seeded_nested_and_in_order():
+    questions = [readers.Question(f"x/{row}", "q", "1", row=row) for row in range(100)]
+    small, large = readers.sample(questions, 10, seed=3), readers.sample(questions, 30, seed=3)
+    assert small == readers.sample(questions, 10, seed=3) != readers.sample(questions, 10, seed=4)
+    rows = [question.row for question in large]
+    assert rows == sorted(set(rows)) and len(rows) == 30
+    assert set(question.row for question in small) < set(rows)
+    assert readers.sample(questions, 1000, seed=3) == questions
+    with pytest.raises(ValueError, match="at least 1 question, got n=0"):
+        readers.sample(questions, 0, seed=3)
