@@ -1,0 +1,1 @@
+"""Teacher data: from what a teacher wrote to records (`schemas.records`)."""

@@ -1,0 +1,135 @@
+"""Published solutions become teacher records: made-up lines, and the real files."""
+
+import collections
+import json
+import math
+
+import pytest
+from etils import epath
+
+from specialize_jax.schemas import SchemaError, folders, records
+from specialize_jax.teacher import importers
+from specialize_jax.teacher import records as record_files
+from tests.real_data import data_dir
+
+
+def write_lines(path, lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def steps(*tokens):
+    """Steps of the published form: the sampled token, then five candidates."""
+    return [[[token, 0.9], [token, 0.9], ["x", 0.05], ["y", 0.0]] for token in tokens]
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_lines(
+        tmp_path / "gsm8k" / "train.jsonl",
+        [
+            {"question": "1+1?", "answer": "1+1 = <<1+1=2>>2.\nDone.\n#### 2"},
+            {"question": "A big one?", "answer": "It is 1,200.\n#### 1,200"},
+        ],
+    )
+    base = {"generation_index": 0, "question_index": 0, "question": "1+1?"}
+    write_lines(
+        tmp_path / "codex_top5_steps" / "codex_top5_steps.jsonl",
+        [
+            base | {"steps": steps(" step", "\n", "The", " answer", " is", " 2", "\n", "\n")},
+            base | {"steps": steps(" step", "\n", "The", " answer", " is", " 3", "\n")},
+            base | {"steps": steps("no", "\n", "The", " answer", " is", " 2", "\n")},
+        ],
+    )
+    return epath.Path(tmp_path)
+
+
+def test_gsm8k_becomes_chains_without_marks(data):
+    first, second = importers.SOURCES["gsm8k"].rows(data)
+    assert first["completion"] == "1+1 = 2.\nDone.\nThe answer is 2"
+    assert first["example_id"] == "gsm8k/train/0"
+    assert second["gold_answer"] == "1,200"
+    assert first["is_correct"] and second["is_correct"]
+    for row in (first, second):
+        records.check_row(row)
+        assert not records.has_logprobs(row)
+
+
+def test_codex_keeps_the_verbatim_slice_and_the_candidates_at_the_stop(data):
+    right, wrong, reason = importers.SOURCES["codex_top5_steps"].rows(data)
+    assert records.target_text(right) == "The answer is 2"
+    assert right["completion"] == " step\nThe answer is 2\n\n"
+    assert right["is_correct"] and not wrong["is_correct"]
+    assert right["terminal_bytes"] == [b"\n", b"x"]
+    assert right["dropped_candidates"] == len(right["token_bytes"])
+    assert reason == "format"
+
+
+def test_writing_filters_counts_and_verifies(data, tmp_path):
+    source = importers.SOURCES["codex_top5_steps"]
+    info = record_files.write(source.rows(data), tmp_path / "out", source.info)
+    assert info["rows"] == 1
+    assert info["dropped"] == {"wrong_answer": 1, "format": 1}
+    read = folders.read_info(tmp_path / "out", records.NAME)
+    [(_, table)] = folders.read_parts(tmp_path / "out", read, records.ARROW_SCHEMA)
+    records.check_row(table.to_pylist()[0])
+
+
+def test_a_question_without_a_gold_answer_is_named(data):
+    write_lines(data / "gsm8k" / "train.jsonl", [{"question": "?", "answer": "No idea."}])
+    with pytest.raises(SchemaError, match=r"train.jsonl:1: a question without a gold answer"):
+        list(importers.SOURCES["gsm8k"].rows(data))
+
+
+def test_a_broken_line_and_a_missing_file_are_named(data):
+    (data / "gsm8k" / "train.jsonl").write_text('{"question": "cut')
+    with pytest.raises(SchemaError, match=r"train.jsonl:1: not valid JSON"):
+        list(importers.SOURCES["gsm8k"].rows(data))
+    (data / "gsm8k" / "train.jsonl").unlink()
+    with pytest.raises(SchemaError, match="expected the file .*--data_dir"):
+        list(importers.SOURCES["gsm8k"].rows(data))
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (" Nat", b" Nat"),
+        ("bytes: \\xc3", b" \xc3"),
+        ("bytes: \\\\xc3", b" \xc3"),
+        ("bytes:\\xe2\\x80", b"\xe2\x80"),
+        ("bytes", b"bytes"),
+        ("é", "é".encode()),
+    ],
+)
+def test_token_strings_of_the_old_api(shown, expected):
+    assert importers.token_to_bytes(shown) == expected
+
+
+def test_candidates_without_mass_are_dropped_and_rounding_is_forgiven():
+    names, logprobs, dropped = importers.candidates([["a", 0.4], ["b", 0.6006], ["c", 0.0]], "here")
+    assert (names, dropped) == ([b"b", b"a"], 1)
+    assert math.fsum(map(math.exp, logprobs)) == pytest.approx(1)
+    with pytest.raises(SchemaError, match="here: candidate mass 1.0100"):
+        importers.candidates([["a", 0.41], ["b", 0.6]], "here")
+
+
+def test_real_codex_records():
+    rows = list(importers.SOURCES["codex_top5_steps"].rows(epath.Path(data_dir())))
+    assert len(rows) == 26
+    counts = collections.Counter(row["example_id"] for row in rows)
+    assert counts == {"gsm8k/train/0": 25, "gsm8k/train/1": 1}
+    # 65 steps have one candidate or more that was printed as 0.0000.
+    steps_short = sum(len(names) < 5 for row in rows for names in row["topk_bytes"])
+    assert steps_short == 65
+    assert sum(len(row["token_bytes"]) for row in rows) == 1324
+    for row in rows:
+        records.check_row(row)
+        assert row["is_correct"], records.target_text(row)
+        assert records.target_text(row).splitlines()[-1].startswith("The answer is")
+
+
+def test_real_gsm8k_solutions_all_read_as_right():
+    rows = list(importers.SOURCES["gsm8k"].rows(epath.Path(data_dir())))
+    assert len(rows) == 7473
+    assert all(row["is_correct"] for row in rows)
+    assert not any("<<" in row["completion"] or "####" in row["completion"] for row in rows)
