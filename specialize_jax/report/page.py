@@ -1,0 +1,84 @@
+"""Renders the report as one self-contained page: every style, script and chart is inside it."""
+
+import pathlib
+from typing import Any
+
+try:
+    import jinja2
+    import markupsafe
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "reports need jinja2: pip install 'specialize_jax[report]'", name=error.name
+    ) from error
+
+from specialize_jax.report import accuracy, palette, plots
+
+_TEMPLATES = pathlib.Path(__file__).parent / "templates"
+ABSENT = "not recorded"
+
+
+def render(report: dict[str, Any], charts: list[plots.Chart]) -> str:
+    """Returns the page.
+
+    Args:
+      report: of `tables.build`; all its text is escaped.
+      charts: of `plots.draw`; their SVGs are put into the page as they are.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "share": share,
+        "count": count,
+        "nats": nats,
+        "probability": probability,
+        "form": form,
+        "words": lambda name: palette.MARKS[name].words if name in palette.MARKS else name,
+        "raw": markupsafe.Markup,
+    }
+    return environment.get_template("index.html.j2").render(
+        report=report,
+        charts=charts,
+        marks=palette.MARKS,
+        colours=palette.colours(),
+        absent=ABSENT,
+        wide_accuracy=accuracy.by_mode(report["accuracy"]),
+        modes=sorted({row["mode"] for row in report["accuracy"]}, key=accuracy.mode_order),
+    )
+
+
+def share(value: float | None) -> str:
+    """Returns a share as a percentage."""
+    return ABSENT if value is None else f"{100 * value:.1f}%"
+
+
+def count(value: float | None) -> str:
+    """Returns a count with its thousands apart."""
+    return ABSENT if value is None else f"{value:,.0f}"
+
+
+def nats(value: float | None) -> str:
+    """Returns a loss with four significant digits."""
+    return ABSENT if value is None else f"{value:#.4g}"
+
+
+def plain(value: float | None) -> str:
+    """Returns a setting such as a learning rate in its shortest form."""
+    return ABSENT if value is None else f"{value:.4g}"
+
+
+def probability(value: float | None) -> str:
+    """Returns a probability to three digits; what rounds to 0 without being 0 says so."""
+    if value is None:
+        return ABSENT
+    return "<0.001" if 0 < value < 5e-4 else f"{value:.3f}"
+
+
+def form(value: Any, kind: str) -> str:
+    """Returns a tile's value in its form: "text", "count", "share", "nats" or "plain"."""
+    forms = {"count": count, "share": share, "nats": nats, "plain": plain}
+    return forms[kind](value) if kind in forms else str(value)
