@@ -1,0 +1,87 @@
+"""seqio's feature converter for encoder-decoder students, carrying the soft targets.
+
+One example a row, padded: the dull form that `packing` is tested against, and the one that other
+seqio programs (t5x) can use. Packed rows come from `packing`: seqio's packer cannot carry these
+features (it takes lengths from non-zeros, casts to int32 and refuses rank 2).
+"""
+
+from collections.abc import Mapping
+
+import seqio
+import tensorflow as tf
+
+from specialize_jax.schemas import UNUSED_LOGPROB
+
+_SPEC = seqio.FeatureConverter.FeatureSpec
+# task feature -> (model feature, rank)
+_SOFT_FEATURES = {
+    "targets_soft_ids": ("decoder_soft_ids", tf.int32, 2),
+    "targets_soft_logprobs": ("decoder_soft_logprobs", tf.float32, 2),
+    "targets_soft_tail_logprob": ("decoder_soft_tail_logprob", tf.float32, 1),
+    "targets_soft_kind": ("decoder_soft_kind", tf.int32, 1),
+    "targets_format": ("decoder_format", tf.int32, 1),
+}
+
+
+class DistillationEncDecConverter(seqio.EncDecFeatureConverter):
+    """`EncDecFeatureConverter` with `decoder_soft_*` and `decoder_format`.
+
+    `task_feature_lengths` needs `inputs` and `targets` alone: the other features are as long as
+    the targets.
+    """
+
+    TASK_FEATURES = {
+        **seqio.EncDecFeatureConverter.TASK_FEATURES,
+        **{name: _SPEC(dtype=spec[1], rank=spec[2]) for name, spec in _SOFT_FEATURES.items()},
+    }
+    MODEL_FEATURES = {
+        **seqio.EncDecFeatureConverter.MODEL_FEATURES,
+        **{name: _SPEC(dtype=dtype, rank=rank) for name, dtype, rank in _SOFT_FEATURES.values()},
+    }
+
+    def __init__(self, k: int, pack: bool = False):
+        """Creates the converter.
+
+        Args:
+          k: entries per target token.
+          pack: must be False.
+
+        Raises:
+          ValueError: packing is asked for.
+        """
+        if pack:
+            raise ValueError(
+                "seqio's packer cannot carry soft targets (non-zeros as lengths, int32, rank 1); "
+                "use `specialize-jax pack` or `specialize_jax.data.packing`, or pack=False"
+            )
+        self._k = k
+        super().__init__(pack=False)
+
+    def __call__(
+        self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]
+    ) -> tf.data.Dataset:
+        """Converts a dataset of task features; see `seqio.FeatureConverter`."""
+        length = task_feature_lengths["targets"]
+        lengths: dict[str, int | tuple[int, ...]] = {**task_feature_lengths}
+        for name, (_, _, rank) in _SOFT_FEATURES.items():
+            lengths[name] = (length, self._k) if rank == 2 else length
+        return super().__call__(ds, lengths)
+
+    def _convert_example(self, features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+        converted = dict(super()._convert_example(features))
+        padding = features["targets_soft_kind"] == 0
+        for name, (model_name, dtype, rank) in _SOFT_FEATURES.items():
+            value = features[name]
+            if dtype == tf.float32:
+                # seqio pads with 0, which is the logarithm of probability 1.
+                mask = padding[:, None] if rank == 2 else padding
+                value = tf.where(mask, UNUSED_LOGPROB, value)
+            converted[model_name] = value
+        return converted
+
+    def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> dict[str, int]:
+        """Returns the length of every model feature."""
+        lengths = dict(super().get_model_feature_lengths(task_feature_lengths))
+        for model_name, _, _ in _SOFT_FEATURES.values():
+            lengths[model_name] = task_feature_lengths["targets"]
+        return lengths

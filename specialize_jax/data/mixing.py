@@ -1,0 +1,208 @@
+"""A seqio mixture as a stream of examples, and the stream as a packed folder."""
+
+import collections
+import importlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import seqio
+import tensorflow as tf
+from etils import epath
+
+from specialize_jax.data import packed, packing
+from specialize_jax.data.packing import Example, Lengths
+from specialize_jax.schemas import Format, SparseTargets, batches, folders
+
+# TensorFlow serves the text pipeline alone; an accelerator is JAX's.
+tf.config.set_visible_devices([], "GPU")
+
+OnTooLong = Literal["drop", "truncate", "error"]
+Progress = Callable[[int], None]
+
+
+def find(name: str, module: str | None) -> seqio.Mixture | seqio.Task:
+    """Returns a registered mixture or task.
+
+    Args:
+      name: of the mixture or task.
+      module: imported first; it registers `name`.
+
+    Raises:
+      ValueError: the module cannot be imported, or nothing of that name is registered.
+    """
+    if module:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"cannot import MIXTURE_OR_TASK_MODULE '{module}': {error}") from error
+    try:
+        return seqio.get_mixture_or_task(name)
+    except ValueError as error:
+        names = sorted({*seqio.MixtureRegistry.names(), *seqio.TaskRegistry.names()})
+        raise ValueError(
+            f"unknown mixture or task '{name}'; choices: {', '.join(names) or 'none registered'}"
+        ) from error
+
+
+def epoch_size(provider: seqio.Mixture | seqio.Task, split: str) -> int:
+    """Returns the number of examples in which the largest task is seen about once."""
+    if isinstance(provider, seqio.Task):
+        return provider.num_input_examples(split)
+    sizes = [(task.num_input_examples(split), provider.get_rate(task)) for task in provider.tasks]
+    size, rate = max(sizes)
+    return math.ceil(size * sum(rate for _, rate in sizes) / rate)
+
+
+def examples(
+    provider: seqio.Mixture | seqio.Task, split: str, *, seed: int, count: int, shuffle: bool
+) -> Iterator[Example]:
+    """Yields `count` examples, a pure function of the arguments; nothing is cut."""
+    dataset = provider.get_dataset(
+        None,
+        split,
+        shuffle=shuffle,
+        seed=seed,
+        num_epochs=None,
+        trim_output_features=False,
+        try_in_mem_cache=False,
+    )
+    options = tf.data.Options()
+    options.deterministic = True
+    for row in dataset.with_options(options).take(count).as_numpy_iterator():
+        soft = SparseTargets(
+            row["targets_soft_ids"],
+            row["targets_soft_logprobs"],
+            row["targets_soft_tail_logprob"],
+            row["targets_soft_kind"],
+            np.zeros(len(row["targets"]), np.int32),
+        )
+        fmt = Format(int(row["targets_format"][0]))
+        yield Example(row["inputs"], row["targets"], soft, fmt)
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Returns the seed of an epoch: seqio takes one integer."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]) & 0x7FFFFFFF
+
+
+def fit(
+    stream: Iterator[Example],
+    lengths: Lengths,
+    on_too_long: OnTooLong,
+    counts: collections.Counter[str],
+) -> Iterator[Example]:
+    """Lets examples through that fit a row, and counts the others by format and feature.
+
+    Raises:
+      ValueError: an example is too long and `on_too_long` is "error".
+    """
+    for example in stream:
+        feature = packing.too_long(example, lengths)
+        if feature is None:
+            yield example
+            continue
+        counts[f"{example.format.label}: {feature} too long"] += 1
+        if on_too_long == "error":
+            raise ValueError(
+                f"'{feature}' of a {example.format.label} example has "
+                f"{len(getattr(example, feature))} tokens, TASK_FEATURE_LENGTHS allows "
+                f"{getattr(lengths, feature)}; raise it, or set ON_TOO_LONG to 'drop' or 'truncate'"
+            )
+        if on_too_long == "truncate":
+            yield packing.truncate(example, lengths)
+
+
+def write_folder(
+    out: epath.PathLike,
+    provider: seqio.Mixture | seqio.Task,
+    *,
+    lengths: Lengths,
+    k: int,
+    vocab_size: int,
+    seed: int,
+    epochs: int,
+    examples_per_epoch: int | None,
+    on_too_long: OnTooLong,
+    splits: Sequence[str] = ("train", "validation"),
+    progress: Callable[[str, int], Progress] = lambda title, total: lambda n: None,
+    **content: Any,
+) -> dict[str, Any]:
+    """Packs a mixture into a folder. The info file comes last: without it the folder is unfinished.
+
+    Args:
+      out: the folder.
+      provider: the mixture or task.
+      lengths: of a row.
+      k: entries per target token.
+      vocab_size: of the student.
+      seed: order and exemplars are pure functions of (seed, epoch, index).
+      epochs: packed epochs of the training split; the validation split has one.
+      examples_per_epoch: None for `epoch_size`.
+      on_too_long: what becomes of an example that fits no row: counted and dropped, counted and
+        cut, or an error.
+      splits: the splits to pack; empty ones are left out.
+      progress: (title, number of examples) -> function to call with examples done.
+      **content: more for the info file.
+
+    Returns:
+      The info file's content.
+
+    Raises:
+      ValueError: unknown `on_too_long`, an example too long, or not one that fits.
+      SchemaError: the folder cannot be written.
+    """
+    if on_too_long not in ("drop", "truncate", "error"):
+        raise ValueError(f"unknown ON_TOO_LONG '{on_too_long}'; choices: drop, truncate, error")
+    folder = folders.make_folder(out)
+    layout = batches.fields(lengths.inputs, lengths.targets, k, vocab_size)
+    shards: list[dict[str, Any]] = []
+    summaries = {}
+    too_long: collections.Counter[str] = collections.Counter()
+    for split in splits:
+        counts = packed.Counts()
+        for epoch in range(epochs if split == "train" else 1):
+            total = epoch_size(provider, split)
+            if split == "train" and examples_per_epoch is not None:
+                total = examples_per_epoch
+            if not total:
+                continue
+            path = folder / f"{split}-{epoch:05d}.array_record"
+            stream = examples(
+                provider,
+                split,
+                seed=epoch_seed(seed, epoch),
+                count=total,
+                shuffle=split == "train",
+            )
+            done = progress(f"{split} epoch {epoch}", total)
+            fitting = fit(_counted(stream, done), lengths, on_too_long, too_long)
+            entry = packed.write_part(path, packing.pack(fitting, lengths, k), layout, counts)
+            if not entry["rows"]:
+                raise ValueError(
+                    f"no example of split '{split}' fits {lengths}; too long: {dict(too_long)}"
+                )
+            shards.append({**entry, "split": split, "epoch": epoch})
+        if counts.rows:
+            summaries[split] = counts.summary(lengths)
+    return packed.write_info(
+        folder,
+        mixture=provider.name,
+        lengths=lengths._asdict(),
+        k=k,
+        vocab_size=vocab_size,
+        seed=seed,
+        epochs=epochs,
+        on_too_long=on_too_long,
+        too_long=dict(too_long),
+        splits=summaries,
+        **content,
+        shards=shards,
+    )
+
+
+def _counted(stream: Iterator[Example], done: Progress) -> Iterator[Example]:
+    for example in stream:
+        yield example
+        done(1)

@@ -1,0 +1,205 @@
+"""Packed rows on disk, read at random by index; no TensorFlow.
+
+A folder holds ArrayRecord parts (https://github.com/google/array_record), one per split and epoch,
+and `packed_info.json`: field lengths, `k`, seed, what each split holds, formats and fill rates.
+
+The order in which rows are read is a pure function of (seed, epoch, index): the data state of a run
+is those three numbers, whatever the number of hosts. An epoch of training reads one packed epoch;
+after the last one the first comes again, in another order.
+"""
+
+import collections
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from array_record.python import array_record_module
+from etils import epath
+from grain import sources
+
+from specialize_jax.data.packing import Lengths, Row
+from specialize_jax.schemas import Format, Kind, SchemaError, batches, folders
+
+
+class Counts:
+    """What a split holds, counted while it is written."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.examples: collections.Counter[str] = collections.Counter()
+        self.kinds: collections.Counter[str] = collections.Counter()
+        self.encoder_tokens = 0
+        self.decoder_tokens = 0
+
+    def add(self, row: Row) -> None:
+        """Counts one row."""
+        self.rows += 1
+        segments, formats = row["decoder_segment_ids"], row["decoder_format"]
+        starts = (segments > 0) & (row["decoder_positions"] == 0)
+        for value in formats[starts]:
+            self.examples[Format(int(value)).label] += 1
+        for kind in (Kind.TRANSFERRED, Kind.ONE_HOT, Kind.ANSWER_ONLY):
+            self.kinds[kind.name.lower()] += int((row["decoder_soft_kind"] == kind).sum())
+        self.encoder_tokens += int((row["encoder_segment_ids"] > 0).sum())
+        self.decoder_tokens += int((segments > 0).sum())
+
+    def summary(self, lengths: Lengths) -> dict[str, Any]:
+        """Returns the numbers for the info file; fill rates and coverage are shares in [0, 1]."""
+        chain = self.kinds["transferred"] + self.kinds["one_hot"]
+        return {
+            "rows": self.rows,
+            "examples": self.examples.total(),
+            "formats": dict(sorted(self.examples.items())),
+            "kinds": dict(self.kinds),
+            "encoder_tokens": self.encoder_tokens,
+            "decoder_tokens": self.decoder_tokens,
+            "encoder_fill": self.encoder_tokens / max(self.rows * lengths.inputs, 1),
+            "decoder_fill": self.decoder_tokens / max(self.rows * lengths.targets, 1),
+            "coverage": self.kinds["transferred"] / max(chain, 1),
+        }
+
+
+def write_part(
+    path: epath.PathLike, rows: Iterable[Row], layout: dict[str, batches.Field], counts: Counts
+) -> dict[str, Any]:
+    """Writes rows as one ArrayRecord file, renamed when whole, and counts them.
+
+    Returns:
+      The part's entry for the info file.
+    """
+    path = epath.Path(path)
+    temporary = path.parent / f".{path.name}.tmp"
+    before = counts.rows
+    writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1,zstd:3")
+    try:
+        for row in rows:
+            writer.write(batches.encode_row(row, layout))
+            counts.add(row)
+    finally:
+        writer.close()
+    temporary.replace(path)
+    return folders.part_entry(path, counts.rows - before)
+
+
+class PackedRows:
+    """The rows of one split of a packed folder, by index.
+
+    Attributes:
+      info: the parsed `packed_info.json`.
+      layout: the fields of a batch.
+    """
+
+    def __init__(
+        self,
+        folder: epath.PathLike,
+        split: str,
+        *,
+        batch_rows: int,
+        seed: int = 0,
+        check_hashes: bool = True,
+    ):
+        """Opens a split.
+
+        Args:
+          folder: a folder that `specialize-jax pack` wrote.
+          split: "train" or "validation".
+          batch_rows: rows of the global batch.
+          seed: of the order.
+          check_hashes: compare every part with the SHA-256 in the info file first.
+
+        Raises:
+          SchemaError: the folder is unfinished, of another version, or a part is changed or cut;
+            or the split is unknown or empty.
+        """
+        self.info = folders.read_info(folder, batches.NAME)
+        self.layout = layout_of(self.info)
+        self.seed, self.batch_rows = seed, batch_rows
+        splits = sorted({entry["split"] for entry in self.info["shards"]})
+        entries = [entry for entry in self.info["shards"] if entry["split"] == split]
+        if not entries:
+            raise SchemaError(f"'{folder}' has no split '{split}'; choices: {', '.join(splits)}")
+        paths = [epath.Path(folder) / entry["file"] for entry in entries]
+        if check_hashes:
+            for path, entry in zip(paths, entries, strict=True):
+                folders.check_hash(path, entry)
+        self._epochs = [sources.ArrayRecordDataSource([str(path)]) for path in paths]
+        self._sizes = np.array([len(epoch) for epoch in self._epochs])
+        if not self._sizes.all():
+            raise SchemaError(f"'{folder}': split '{split}' has an empty epoch: {self._sizes}")
+
+    def __len__(self) -> int:
+        """Returns the number of rows of all packed epochs together."""
+        return int(self._sizes.sum())
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Returns the epoch of a global row index (0, 1, ... for ever), and the place within it."""
+        cycles, rest = divmod(index, len(self))
+        within = int(np.searchsorted(np.cumsum(self._sizes), rest, side="right"))
+        place = rest - int(self._sizes[:within].sum())
+        return cycles * len(self._sizes) + within, place
+
+    def data_state(self, index: int) -> dict[str, int]:
+        """Returns the data state before the row with this global index."""
+        return {"seed": self.seed, "epoch": self.locate(index)[0], "index": index}
+
+    def batch(self, indices: Iterable[int]) -> dict[str, np.ndarray]:
+        """Returns the rows with these global indices as a batch (`schemas.batches`)."""
+        records = []
+        for index in indices:
+            epoch, place = self.locate(index)
+            rows = self._epochs[epoch % len(self._epochs)]
+            records.append(rows[int(_order(self.seed, epoch, len(rows))[place])])
+        return batches.decode_rows(records, self.layout)
+
+    def batches_from(
+        self, start: int, *, process_index: int = 0, process_count: int = 1
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields batches for ever, from the row with global index `start`.
+
+        A host takes its rows of the global batch by index: rows [p·B/P, (p+1)·B/P) of each.
+        """
+        if self.batch_rows % process_count:
+            raise ValueError(f"{self.batch_rows} rows do not divide over {process_count} processes")
+        local = self.batch_rows // process_count
+        while True:
+            first = start + process_index * local
+            yield self.batch(range(first, first + local))
+            start += self.batch_rows
+
+    def in_order(self, limit: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the first packed epoch once, unshuffled; the last batch is padded with empty rows.
+
+        Args:
+          limit: at most this many batches.
+        """
+        rows = self._epochs[0]
+        starts = range(0, len(rows), self.batch_rows)[:limit]
+        for start in starts:
+            records = [rows[i] for i in range(start, min(start + self.batch_rows, len(rows)))]
+            batch = batches.decode_rows(records, self.layout)
+            missing = self.batch_rows - len(records)
+            yield {name: _pad_rows(value, missing) for name, value in batch.items()}
+
+
+def _pad_rows(value: np.ndarray, missing: int) -> np.ndarray:
+    return np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1))
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, size: int) -> np.ndarray:
+    """Returns the permutation in which the rows of an epoch are read."""
+    return np.random.Generator(np.random.Philox([seed, epoch])).permutation(size)
+
+
+def layout_of(info: dict[str, Any]) -> dict[str, batches.Field]:
+    """Returns the fields of the rows that an info file describes."""
+    lengths = info["lengths"]
+    return batches.fields(lengths["inputs"], lengths["targets"], info["k"], info["vocab_size"])
+
+
+def write_info(folder: epath.PathLike, **content: Any) -> dict[str, Any]:
+    """Writes `packed_info.json`, which makes the folder a finished one."""
+    info = {"schema": batches.NAME, "version": folders.VERSION, **content}
+    folders.write_json(epath.Path(folder) / folders.INFO_FILES[batches.NAME], info)
+    return info

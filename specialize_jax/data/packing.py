@@ -1,0 +1,240 @@
+"""Packing: several examples in one row of fixed lengths, soft targets included.
+
+Lengths are those of the arrays. Nothing is inferred from values, because 0 is a legal value inside
+an example: a candidate with id 0, a log-probability of 0.0. (seqio's packer counts non-zeros, casts
+to int32 and refuses rank 2, which is why it is not used.)
+
+Letters: `n` encoder tokens of an example, `m` target tokens, `K` entries per target token.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from specialize_jax.schemas import UNUSED_LOGPROB, Format, Kind, SparseTargets
+
+Row = dict[str, np.ndarray]
+
+
+class Example(NamedTuple):
+    """One example in tokens.
+
+    Attributes:
+      inputs: [n] int; encoder tokens.
+      targets: [m] int; target tokens.
+      soft: [m, K]; what the teacher says of each target.
+      format: the data format.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    soft: SparseTargets
+    format: Format
+
+
+class Lengths(NamedTuple):
+    """Lengths of a row.
+
+    Attributes:
+      inputs: encoder tokens.
+      targets: decoder tokens.
+    """
+
+    inputs: int
+    targets: int
+
+
+def too_long(example: Example, lengths: Lengths) -> str | None:
+    """Returns which feature fits no row, "inputs" or "targets"; None if the example fits."""
+    if len(example.inputs) > lengths.inputs:
+        return "inputs"
+    return "targets" if len(example.targets) > lengths.targets else None
+
+
+def truncate(example: Example, lengths: Lengths) -> Example:
+    """Returns an example cut to fit: the start of the inputs goes, and the end of the targets.
+
+    The question stands at the end of an encoder input, the exemplars before it.
+    """
+    keep = slice(0, lengths.targets)
+    return example._replace(
+        inputs=example.inputs[max(len(example.inputs) - lengths.inputs, 0) :],
+        targets=example.targets[keep],
+        soft=SparseTargets(*(value[keep] for value in example.soft)),
+    )
+
+
+def keep_largest(soft: SparseTargets, k: int) -> SparseTargets:
+    """Keeps the k most probable entries of every position; the mass of the rest joins the tail.
+
+    Args:
+      soft: [m, K].
+      k: at most K.
+
+    Returns:
+      [m, k].
+    """
+    order = np.argsort(-soft.logprobs, axis=-1, kind="stable")
+    ids = np.take_along_axis(soft.ids, order, axis=-1)
+    logprobs = np.take_along_axis(soft.logprobs, order, axis=-1)
+    lost = np.logaddexp.reduce(logprobs[:, k:].astype(np.float64), axis=-1, initial=-np.inf)
+    tail = np.maximum(np.logaddexp(soft.tail_logprob, lost), UNUSED_LOGPROB)
+    return soft._replace(
+        ids=ids[:, :k], logprobs=logprobs[:, :k], tail_logprob=tail.astype(np.float32)
+    )
+
+
+class _OpenRow:
+    """A row that still takes examples."""
+
+    def __init__(self) -> None:
+        self.examples: list[Example] = []
+        self.inputs = 0
+        self.targets = 0
+
+    def fits(self, example: Example, lengths: Lengths) -> bool:
+        return (
+            self.inputs + len(example.inputs) <= lengths.inputs
+            and self.targets + len(example.targets) <= lengths.targets
+        )
+
+    def add(self, example: Example) -> None:
+        self.examples.append(example)
+        self.inputs += len(example.inputs)
+        self.targets += len(example.targets)
+
+
+def build_row(examples: list[Example], lengths: Lengths, k: int) -> Row:
+    """Lays examples one after another in a row of the batch contract (`schemas.batches`).
+
+    Args:
+      examples: together no longer than `lengths`.
+      lengths: of the row.
+      k: entries per target token.
+    """
+    encoder = {
+        name: np.zeros(lengths.inputs, np.int32)
+        for name in ("encoder_input_tokens", "encoder_segment_ids", "encoder_positions")
+    }
+    decoder = {
+        name: np.zeros(lengths.targets, np.int32)
+        for name in (
+            "decoder_target_tokens",
+            "decoder_input_tokens",
+            "decoder_segment_ids",
+            "decoder_positions",
+            "decoder_soft_kind",
+            "decoder_format",
+        )
+    }
+    weights = np.zeros(lengths.targets, np.float32)
+    soft_ids = np.zeros((lengths.targets, k), np.int32)
+    soft_logprobs = np.full((lengths.targets, k), UNUSED_LOGPROB, np.float32)
+    soft_tail = np.full(lengths.targets, UNUSED_LOGPROB, np.float32)
+    start_in = start_out = 0
+    for segment, example in enumerate(examples, 1):
+        here = slice(start_in, start_in + len(example.inputs))
+        encoder["encoder_input_tokens"][here] = example.inputs
+        encoder["encoder_segment_ids"][here] = segment
+        encoder["encoder_positions"][here] = np.arange(len(example.inputs))
+        there = slice(start_out, start_out + len(example.targets))
+        decoder["decoder_target_tokens"][there] = example.targets
+        # Each segment starts from 0, T5's start symbol, and never sees the segment before it.
+        decoder["decoder_input_tokens"][start_out + 1 : there.stop] = example.targets[:-1]
+        decoder["decoder_segment_ids"][there] = segment
+        decoder["decoder_positions"][there] = np.arange(len(example.targets))
+        decoder["decoder_soft_kind"][there] = example.soft.kind
+        decoder["decoder_format"][there] = example.format
+        weights[there] = 1.0
+        soft_ids[there] = example.soft.ids
+        soft_logprobs[there] = example.soft.logprobs
+        soft_tail[there] = example.soft.tail_logprob
+        start_in, start_out = here.stop, there.stop
+    return {
+        **encoder,
+        **decoder,
+        "decoder_loss_weights": weights,
+        "decoder_soft_ids": soft_ids,
+        "decoder_soft_logprobs": soft_logprobs,
+        "decoder_soft_tail_logprob": soft_tail,
+    }
+
+
+def pack(
+    examples: Iterable[Example], lengths: Lengths, k: int, *, open_rows: int = 128
+) -> Iterator[Row]:
+    """Packs examples into rows: each goes to the first open row with room on both sides.
+
+    Args:
+      examples: each no longer than `lengths` (see `too_long`).
+      lengths: of a row; `open_rows=1` with lengths of one example gives unpacked rows.
+      k: entries per target token.
+      open_rows: rows kept open at a time; more fill better and use more memory.
+
+    Yields:
+      Rows in the order in which they are closed; the oldest is closed when one too many is open.
+
+    Raises:
+      ValueError: an example is longer than a row.
+    """
+    rows: list[_OpenRow] = []
+    for example in examples:
+        if feature := too_long(example, lengths):
+            raise ValueError(
+                f"'{feature}' of {len(getattr(example, feature))} tokens in a row of "
+                f"{getattr(lengths, feature)}"
+            )
+        row = next((row for row in rows if row.fits(example, lengths)), None)
+        if row is None:
+            row = _OpenRow()
+            rows.append(row)
+        row.add(example)
+        if len(rows) > open_rows:
+            yield build_row(rows.pop(0).examples, lengths, k)
+    for row in rows:
+        yield build_row(row.examples, lengths, k)
+
+
+def unpack(row: Row) -> list[Example]:
+    """Returns the examples of a row: the inverse of `build_row`, for tests and for looking.
+
+    Reasons are not part of a batch: those of the result are 0.
+    """
+    examples = []
+    for segment in range(1, int(row["decoder_segment_ids"].max(initial=0)) + 1):
+        here = row["encoder_segment_ids"] == segment
+        there = row["decoder_segment_ids"] == segment
+        soft = SparseTargets(
+            row["decoder_soft_ids"][there],
+            row["decoder_soft_logprobs"][there],
+            row["decoder_soft_tail_logprob"][there],
+            row["decoder_soft_kind"][there],
+            np.zeros(int(there.sum()), np.int32),
+        )
+        examples.append(
+            Example(
+                row["encoder_input_tokens"][here],
+                row["decoder_target_tokens"][there],
+                soft,
+                Format(int(row["decoder_format"][there][0])),
+            )
+        )
+    return examples
+
+
+def one_hot(targets: np.ndarray, k: int, kind: Kind, reason: int) -> SparseTargets:
+    """Returns one-hot targets: what a target token without a teacher distribution gets.
+
+    Args:
+      targets: [m] int.
+      k: entries per target token.
+      kind: ONE_HOT or ANSWER_ONLY.
+      reason: a `Reason`.
+    """
+    ids = np.zeros((len(targets), k), np.int32)
+    logprobs = np.full((len(targets), k), UNUSED_LOGPROB, np.float32)
+    ids[:, 0], logprobs[:, 0] = targets, 0.0
+    fill = np.full(len(targets), UNUSED_LOGPROB, np.float32)
+    whole = np.ones(len(targets), np.int32)
+    return SparseTargets(ids, logprobs, fill, whole * kind, whole * reason)

@@ -1,0 +1,104 @@
+"""The four formats of 2301.12726 as seqio tasks, and their mixtures.
+
+Names: `distill_<format>`, where `<format>` is one of
+
+    {zero_shot, in_context} x {chain_of_thought, answer_only}
+
+Mixtures and their rates:
+
+| mixture                       | in_context CoT | zero_shot CoT | in_context AO | zero_shot AO |
+|-------------------------------|---------------:|--------------:|--------------:|-------------:|
+| `distill_four_formats`        |           0.40 |          0.40 |          0.10 |         0.10 |
+| `distill_four_formats_fu2023` |          0.794 |         0.198 |         0.005 |        0.003 |
+| `distill_in_context`          |           0.80 |             - |          0.20 |            - |
+| `distill_zero_shot`           |              - |          0.80 |             - |         0.20 |
+
+The rates of `distill_four_formats` are ours. Those of `_fu2023` are the shares of micro-batches in
+the paper's 3B runs (computed from its configuration: 130.5 thousand micro-batches an epoch).
+
+`distill_settings` says which aligned folders they read; nothing is read before a task is used.
+"""
+
+import seqio
+import tensorflow as tf
+
+from specialize_jax.data import preprocessors, sources
+from specialize_jax.schemas import Format
+from specialize_jax.tasks import distill_settings
+
+TASK_PREFIX = "distill"
+RATES = {
+    "distill_four_formats": {
+        Format.IN_CONTEXT_CHAIN_OF_THOUGHT: 0.4,
+        Format.ZERO_SHOT_CHAIN_OF_THOUGHT: 0.4,
+        Format.IN_CONTEXT_ANSWER_ONLY: 0.1,
+        Format.ZERO_SHOT_ANSWER_ONLY: 0.1,
+    },
+    "distill_four_formats_fu2023": {
+        Format.IN_CONTEXT_CHAIN_OF_THOUGHT: 0.794,
+        Format.ZERO_SHOT_CHAIN_OF_THOUGHT: 0.198,
+        Format.IN_CONTEXT_ANSWER_ONLY: 0.005,
+        Format.ZERO_SHOT_ANSWER_ONLY: 0.003,
+    },
+    "distill_in_context": {
+        Format.IN_CONTEXT_CHAIN_OF_THOUGHT: 0.8,
+        Format.IN_CONTEXT_ANSWER_ONLY: 0.2,
+    },
+    "distill_zero_shot": {
+        Format.ZERO_SHOT_CHAIN_OF_THOUGHT: 0.8,
+        Format.ZERO_SHOT_ANSWER_ONLY: 0.2,
+    },
+}
+
+
+class StudentVocabulary(seqio.SentencePieceVocabulary):
+    """The student tokenizer that lies in the aligned folder, opened when first used."""
+
+    def __init__(self) -> None:
+        super().__init__("", extra_ids=0)
+
+    def _model_context(self):  # type: ignore[no-untyped-def]
+        self._sentencepiece_model_file = distill_settings.corpus().tokenizer_file
+        return super()._model_context()
+
+    def __eq__(self, other: object) -> bool:
+        # All tasks here share the one tokenizer of the corpus.
+        return isinstance(other, StudentVocabulary)
+
+
+VOCABULARY = StudentVocabulary()
+_PLAIN = seqio.PassThroughVocabulary(size=0)
+OUTPUT_FEATURES = {
+    "inputs": seqio.Feature(VOCABULARY),
+    "targets": seqio.Feature(VOCABULARY),
+    "targets_soft_ids": seqio.Feature(_PLAIN, add_eos=False, rank=2),
+    "targets_soft_logprobs": seqio.Feature(_PLAIN, add_eos=False, rank=2, dtype=tf.float32),
+    "targets_soft_tail_logprob": seqio.Feature(_PLAIN, add_eos=False, dtype=tf.float32),
+    "targets_soft_kind": seqio.Feature(_PLAIN, add_eos=False),
+    "targets_format": seqio.Feature(_PLAIN, add_eos=False),
+}
+
+
+def task_name(fmt: Format) -> str:
+    """Returns the name of the task of a format."""
+    return f"{TASK_PREFIX}_{fmt.label}"
+
+
+for _format in Format:
+    seqio.TaskRegistry.add(
+        task_name(_format),
+        source=sources.AlignedSource(
+            distill_settings.corpus, first_sample_only=not _format.is_chain_of_thought
+        ),
+        preprocessors=[
+            preprocessors.format_rows(
+                _format, corpus=distill_settings.corpus, vocabulary=lambda: VOCABULARY
+            )
+        ],
+        output_features=OUTPUT_FEATURES,
+        shuffle_buffer_size=None,
+    )
+for _mixture, _rates in RATES.items():
+    seqio.MixtureRegistry.add(
+        _mixture, [(task_name(_format), _rate) for _format, _rate in _rates.items()]
+    )
