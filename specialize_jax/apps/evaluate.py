@@ -1,0 +1,234 @@
+"""`specialize-jax evaluate`: checkpoints answer the evaluation sets and are scored."""
+
+import argparse
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from specialize_jax import decoding, tokenizers
+from specialize_jax.apps import gin_setup, progress, provenance
+from specialize_jax.data import formats as formats_lib
+from specialize_jax.evaluation import readers, runner
+from specialize_jax.models import Model, t5
+from specialize_jax.schemas import Format, results
+from specialize_jax.training import checkpoints
+
+EPILOG = """\
+example:
+  specialize-jax evaluate --gin_file=experiments/codex_gsm8k_cpu.gin \\
+      --gin.MODEL_DIR="'out/line/model'" --data_dir ../shared/data
+An interrupted evaluation goes on where it was."""
+_LENGTH_STEP = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags."""
+    parser.add_argument(
+        "--data_dir",
+        default=os.environ.get("SPECIALIZE_JAX_DATA"),
+        metavar="DIR",
+        help="folder of public data sets (default: the variable SPECIALIZE_JAX_DATA, or gin's)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Evaluates as the gin files say."""
+    given = {"data_dir": args.data_dir} if args.data_dir else {}
+    gin_setup.configured(args, run, **given)()
+    return 0
+
+
+def run(
+    *,
+    model_dir: str,
+    data_dir: str | None,
+    sets: Sequence[str],
+    formats: Sequence[str],
+    exemplars: str | None = None,
+    num_questions: int | None = None,
+    steps: str | Sequence[int] = "last",
+    batch_size: int = 64,
+    input_length: int = 1024,
+    max_decode_length: int = 256,
+    seed: int = 0,
+) -> None:
+    """Scores checkpoints.
+
+    Args:
+      model_dir: a folder that `train` wrote; results go to `model_dir`/eval/<step>.
+      data_dir: folder of public data sets.
+      sets: names of `evaluation.readers.READERS`.
+      formats: prompts to ask in, labels of `schemas.Format`.
+      exemplars: a prompt file whose examples stand before the question, for in-context formats.
+      num_questions: a seeded number of each set; None for all.
+      steps: "last", "all", or a list of steps.
+      batch_size: questions decoded at a time.
+      input_length: largest encoder length.
+      max_decode_length: tokens of an answer at most.
+      seed: of the choice of questions.
+
+    Raises:
+      ValueError: an unknown set, format or step, or a prompt that is too long.
+    """
+    folder = epath.Path(model_dir)
+    config = checkpoints.read_config(folder / "checkpoints")
+    model = t5.build(t5.T5Config(**config["model"]), name=config["name"])
+    tokenizer = tokenizers.load(folder / config["student_tokenizer"]["file"])
+    asked = build_prompts(formats, exemplars)
+    questions = {name: readers.read(name, data_dir) for name in sets}
+    chosen = {
+        name: all_of_it if num_questions is None else readers.sample(all_of_it, num_questions, seed)
+        for name, all_of_it in questions.items()
+    }
+    decode = jax.jit(functools.partial(_decode, model, tokenizer.eos_id, max_decode_length))
+    like = jax.eval_shape(model.init, jax.random.key(0))
+    for step in choose_steps(folder / "checkpoints", steps):
+        out = folder / "eval" / str(step)
+        settings = {
+            "model": config["name"],
+            "model_args": config["model"],
+            "checkpoint": str(folder),
+            "step": step,
+            "batch_size": batch_size,
+            "limit": num_questions,
+            "random_seed": seed,
+            "gen_kwargs": {"max_gen_toks": max_decode_length, "do_sample": False},
+        }
+        params = checkpoints.restore_params(folder / "checkpoints", step, like)
+        tasks = {}
+        for label, prompt_fn in asked.items():
+            for name, rows in chosen.items():
+                task = f"{name}_{label}"
+                predictions = runner.run(
+                    rows,
+                    prompt_fn,
+                    functools.partial(
+                        _predict, decode, params, tokenizer, batch_size, input_length
+                    ),
+                    batch_size=batch_size,
+                    progress=progress.counter(f"step {step}: {task}", len(rows)),
+                    journal=runner.journal_path(out, task),
+                    generation=settings["gen_kwargs"],
+                )
+                tasks[task] = runner.Task(
+                    predictions,
+                    original=len(questions[name]),
+                    n_shot=_shots(label, exemplars),
+                    config={"dataset": name, "format": label, "exemplars": exemplars},
+                )
+        path = runner.save(out, tasks, config=settings, git_hash=provenance.git_commit())
+        provenance.write(out, "evaluate", gin=True)
+        print_results(step, results.read_results(path))
+        print(f"written: {path}")
+
+
+def choose_steps(folder: epath.Path, steps: str | Sequence[int]) -> list[int]:
+    """Returns the checkpoints to score.
+
+    Raises:
+      ValueError: there is none, or not the one that was asked for.
+    """
+    found = checkpoints.all_steps(folder)
+    if not found:
+        raise ValueError(f"no checkpoints in '{folder}'")
+    if isinstance(steps, str):
+        if steps not in ("last", "all"):
+            raise ValueError(f"EVAL_CHECKPOINTS: expected 'last', 'all' or a list, got '{steps}'")
+        return found if steps == "all" else found[-1:]
+    if missing := sorted(set(steps) - set(found)):
+        raise ValueError(f"no checkpoints {missing} in '{folder}'; choices: {found}")
+    return sorted(steps)
+
+
+def build_prompts(
+    labels: Sequence[str], exemplars: str | None
+) -> dict[str, Callable[[readers.Question], str]]:
+    """Returns, for every format label, the function that puts a question.
+
+    Raises:
+      ValueError: an unknown format, or an in-context one without exemplars.
+    """
+    prompts = {}
+    for label in labels:
+        fmt = formats_lib.parse(label)
+        shown: Sequence[formats_lib.Exemplar] = ()
+        if fmt.is_in_context:
+            if exemplars is None:
+                raise ValueError(
+                    f"format '{label}' needs EVAL_EXEMPLARS, for example "
+                    "cot_prompts/prompt_simple_4_cases.txt of the data folder"
+                )
+            shown = formats_lib.read_exemplars(epath.Path(exemplars).read_text(), exemplars)
+        prompts[label] = functools.partial(_prompt, fmt, shown)
+    return prompts
+
+
+def _prompt(fmt: Format, shown: Sequence[formats_lib.Exemplar], question: readers.Question) -> str:
+    return formats_lib.render_inputs(fmt, question.question, shown)
+
+
+def _shots(label: str, exemplars: str | None) -> int:
+    if exemplars is None or not formats_lib.parse(label).is_in_context:
+        return 0
+    return len(formats_lib.read_exemplars(epath.Path(exemplars).read_text(), exemplars))
+
+
+def _decode(
+    model: Model, eos_id: int, max_length: int, params: Any, tokens: jax.Array
+) -> jax.Array:
+    """Returns greedy answers [B, max_length] of encoder tokens [B, T]."""
+    cache = model.init_cache(params, tokens, max_length)
+    answers, _ = decoding.greedy(
+        functools.partial(model.decode_step, params),
+        cache,
+        batch_size=tokens.shape[0],
+        max_length=max_length,
+        eos_id=eos_id,
+    )
+    return answers
+
+
+def _predict(
+    decode: Callable[[Any, jax.Array], jax.Array],
+    params: Any,
+    tokenizer: tokenizers.Tokenizer,
+    batch_size: int,
+    input_length: int,
+    prompts: list[str],
+) -> list[str]:
+    """Returns the answers to some prompts, which are padded to few shapes."""
+    ids = [[*tokenizer.encode(prompt), tokenizer.eos_id] for prompt in prompts]
+    longest = max(map(len, ids))
+    if longest > input_length:
+        prompt = prompts[[len(row) for row in ids].index(longest)]
+        raise ValueError(
+            f"a prompt of {longest} tokens, EVAL_INPUT_LENGTH allows {input_length}: "
+            f"…{prompt[-80:]!r}"
+        )
+    length = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, input_length)
+    tokens = np.zeros((batch_size, length), np.int32)
+    for row, values in zip(tokens, ids, strict=False):
+        row[: len(values)] = values
+    # Rows beyond the prompts must hold a token: attention over nothing is not a number.
+    tokens[len(ids) :, 0] = tokenizer.eos_id
+    answers = np.asarray(decode(params, tokens))[: len(ids)]
+    return [tokenizer.decode(row.tolist()) for row in answers]
+
+
+def print_results(step: int, value: dict[str, Any]) -> None:
+    """Prints a table: task, questions, accuracy under each extraction mode."""
+    modes = sorted(
+        {key.split(",")[1] for row in value["results"].values() for key in row if "," in key}
+    )
+    print(f"step {step}  {'task':<44}{'n':>6}" + "".join(f"{mode:>18}" for mode in modes))
+    for task, row in value["results"].items():
+        shown = "".join(
+            f"{row[f'exact_match,{mode}']:>11.2%} ±{row[f'exact_match_stderr,{mode}']:>5.2%}"
+            for mode in modes
+        )
+        print(f"{'':9}{task:<44}{value['n-samples'][task]['effective']:>6}{shown}")

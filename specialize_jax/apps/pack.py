@@ -1,0 +1,104 @@
+"""`specialize-jax pack`: the mixture of formats becomes packed rows, which `train` reads."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from etils import epath
+
+from specialize_jax.apps import gin_setup, progress, provenance
+from specialize_jax.schemas import folders
+
+if TYPE_CHECKING:
+    from specialize_jax.data.corpus import Corpus
+
+EPILOG = """\
+example:
+  specialize-jax pack --gin_file=experiments/codex_gsm8k_cpu.gin --out out/line/packed"""
+TOKENIZER_FILE = "student_tokenizer.model"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags."""
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Packs as the gin files say; a finished folder is left as it is."""
+    if folders.schema_of(args.out) == "packed_rows":
+        print(f"already packed: {args.out}")
+        return 0
+    gin_setup.configured(args, run, out=args.out)()
+    return 0
+
+
+def run(
+    out: str,
+    *,
+    mixture_or_task_name: str,
+    mixture_or_task_module: str | None,
+    corpus: Callable[[], "Corpus"],
+    task_feature_lengths: Mapping[str, int],
+    seed: int = 0,
+    epochs: int = 1,
+    examples_per_epoch: int | None = None,
+    on_too_long: str = "drop",
+) -> None:
+    """Packs a mixture.
+
+    Args:
+      out: the folder to write.
+      mixture_or_task_name: a registered seqio mixture or task.
+      mixture_or_task_module: imported first; None if a gin file imports it.
+      corpus: gives the aligned examples, the student tokenizer and K.
+      task_feature_lengths: lengths of a row, "inputs" and "targets".
+      seed: of order, mixing and exemplars.
+      epochs: packed epochs; each has its own order and exemplars.
+      examples_per_epoch: None for as many as show the largest task once.
+      on_too_long: "drop" (counted), "truncate" (counted) or "error".
+    """
+    # TensorFlow loads here, and nowhere else in a run.
+    from specialize_jax.data import mixing
+    from specialize_jax.data.packing import Lengths
+
+    provider = mixing.find(mixture_or_task_name, mixture_or_task_module)
+    folder = folders.make_folder(out)
+    try:
+        lengths = Lengths(**task_feature_lengths)
+    except TypeError as error:
+        raise ValueError(
+            "TASK_FEATURE_LENGTHS: expected 'inputs' and 'targets', "
+            f"got {dict(task_feature_lengths)}"
+        ) from error
+    source = corpus()
+    tokenizer = folder / TOKENIZER_FILE
+    folders.write_bytes(tokenizer, epath.Path(source.tokenizer_file).read_bytes())
+    info = mixing.write_folder(
+        folder,
+        provider,
+        lengths=lengths,
+        k=source.k,
+        vocab_size=source.vocab_size,
+        seed=seed,
+        epochs=epochs,
+        examples_per_epoch=examples_per_epoch,
+        on_too_long=on_too_long,  # type: ignore[arg-type]  # checked there
+        progress=progress.bar,
+        student_tokenizer={**source.info[0]["student_tokenizer"], "file": TOKENIZER_FILE},
+        validation_ids=sorted({row["example_id"] for row in source.rows["validation"]}),
+    )
+    provenance.write(folder, "pack", gin=True)
+    print_summary(info)
+
+
+def print_summary(info: dict) -> None:
+    """Prints what a packed folder holds."""
+    for split, numbers in info["splits"].items():
+        formats = ", ".join(f"{name} {n}" for name, n in numbers["formats"].items())
+        print(
+            f"{split}: {numbers['examples']} examples in {numbers['rows']} rows ({formats}); "
+            f"filled: encoder {numbers['encoder_fill']:.1%}, "
+            f"decoder {numbers['decoder_fill']:.1%}; coverage {numbers['coverage']:.2%}"
+        )
+    for what, number in sorted(info["too_long"].items()):
+        print(f"{info['on_too_long']}: {number} x {what}")

@@ -1,0 +1,32 @@
+"""Progress of long work on standard error, with an estimate of the time left."""
+
+import sys
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+
+def bar(title: str, total: int) -> Callable[[int], None]:
+    """Returns a function that takes the number of further items done; the bar ends at `total`."""
+    # Not on a terminal: a line every ten seconds, so that a log stays readable.
+    interval = 1.0 if sys.stderr.isatty() else 10.0
+    display = tqdm(total=total, desc=title, dynamic_ncols=True, mininterval=interval)
+
+    def done(count: int) -> None:
+        display.update(count)
+        if display.n >= total:
+            display.close()
+
+    return done
+
+
+def counter(title: str, total: int) -> Callable[[int, int], None]:
+    """Returns a function that takes the number of items done so far, and of all of them."""
+    display, last = bar(title, total), 0
+
+    def done(count: int, total: int) -> None:
+        nonlocal last
+        display(count - last)
+        last = count
+
+    return done

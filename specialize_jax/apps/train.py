@@ -1,0 +1,316 @@
+"""`specialize-jax train`: a student learns from packed rows."""
+
+import argparse
+import dataclasses
+import functools
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from specialize_jax import convert, losses
+from specialize_jax.apps import gin_setup, provenance
+from specialize_jax.data.packed import PackedRows
+from specialize_jax.models import Model
+from specialize_jax.schemas import Format, SparseTargets, folders
+from specialize_jax.training import (
+    checkpoints,
+    loop,
+    optimizers,
+    partitioning,
+    step,
+    train_state,
+)
+
+EPILOG = """\
+example:
+  specialize-jax train --gin_file=experiments/codex_gsm8k_cpu.gin \\
+      --gin.MODEL_DIR="'out/line/model'"
+The same command again goes on where the last checkpoint stands."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags; all settings are gin's."""
+
+
+def main(args: argparse.Namespace) -> int:
+    """Trains as the gin files say."""
+    # Packing imports TensorFlow: in a process of its own, with the same gin files.
+    again = [*(f"--gin_file={name}" for name in args.gin_file)]
+    again += [f"--gin_search_paths={args.gin_search_paths}"]
+    again += [f"--gin.{binding.replace(' = ', '=', 1)}" for binding in args.gin_bindings]
+    gin_setup.configured(args, run, pack_again=functools.partial(_pack, again))()
+    return 0
+
+
+def _pack(arguments: list[str], out: str) -> None:
+    command = [sys.executable, "-m", "specialize_jax.apps.main", "pack", *arguments, f"--out={out}"]
+    if status := subprocess.run(command).returncode:
+        raise ValueError(f"packing into '{out}' failed with status {status}")
+
+
+def run(
+    *,
+    model_dir: str,
+    model: Model,
+    packed_dir: str | None,
+    batch_size: int,
+    train_steps: int,
+    objective: str,
+    tail: str = "bucket",
+    min_coverage: float = 0.0,
+    optimizer: str = "adafactor",
+    learning_rate: float = 1e-3,
+    schedule: str = "constant",
+    warmup_steps: int = 0,
+    weight_decay: float = 0.0,
+    clip: float | None = None,
+    microbatches: int = 1,
+    model_partitions: int = 1,
+    loss_chunk: int = 1024,
+    initial_checkpoint_path: str | None = None,
+    eval_period: int = 1000,
+    eval_steps: int | None = None,
+    checkpoint_period: int = 1000,
+    checkpoints_to_keep: int | None = None,
+    log_period: int = 10,
+    seed: int = 0,
+    pack_again: Callable[[str], None] | None = None,
+) -> None:
+    """Trains a student.
+
+    Args:
+      model_dir: checkpoints, metrics and what `evaluate` needs are written here.
+      model: the student.
+      packed_dir: a folder that `pack` wrote; None: `model_dir`/packed, packed first when absent.
+      batch_size: rows of the global batch.
+      train_steps: updates in all.
+      objective: "match_distribution" or "match_sample".
+      tail: what becomes of unlisted mass, see `losses`.
+      min_coverage: smallest accepted share of chain-of-thought tokens with a teacher distribution.
+      optimizer: "adafactor" or "adamw".
+      learning_rate: peak.
+      schedule: "constant", "rsqrt" or "cosine".
+      warmup_steps: linear warm-up.
+      weight_decay: of the optimizer.
+      clip: bound on the gradient's norm; None for none.
+      microbatches: parts of the batch that are worked one after the other, to save memory.
+      model_partitions: devices that share one copy of the parameters.
+      loss_chunk: tokens whose logits exist at a time.
+      initial_checkpoint_path: a Hugging Face folder to start from; None for random weights.
+      eval_period: steps between held-out losses.
+      eval_steps: batches of the held-out split; None for all.
+      checkpoint_period: steps between checkpoints.
+      checkpoints_to_keep: None for all.
+      log_period: steps between lines of `metrics.jsonl`.
+      seed: of weights, dropout and the order of the data.
+      pack_again: packs into a folder, for `packed_dir=None`.
+
+    Raises:
+      ValueError: coverage below `min_coverage`, or settings that do not fit the data or an earlier
+        run in `model_dir`.
+    """
+    folder = folders.make_folder(model_dir)
+    if packed_dir is None:
+        packed_dir = str(folder / "packed")
+        if folders.schema_of(packed_dir) is None and pack_again is not None:
+            pack_again(packed_dir)
+    rows = PackedRows(packed_dir, "train", batch_rows=batch_size, seed=seed)
+    check_settings(rows.info, model, objective, tail, min_coverage)
+    config = {
+        "family": "t5",
+        "name": model.name,
+        "model": dataclasses.asdict(model.config),
+        "objective": objective,
+        "tail": tail,
+        "lengths": rows.info["lengths"],
+        "student_tokenizer": rows.info["student_tokenizer"],
+    }
+    check_same_model(folder / "checkpoints", config)
+    tokenizer_file = rows.info["student_tokenizer"]["file"]
+    content = (epath.Path(packed_dir) / tokenizer_file).read_bytes()
+    folders.write_bytes(folder / tokenizer_file, content)
+
+    course = optimizers.schedule(
+        schedule,
+        base_learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        total_steps=train_steps,
+    )
+    tx = optimizers.build(optimizer, course, weight_decay=weight_decay, clip=clip)
+    mesh = partitioning.make_mesh(model=model_partitions)
+    create = functools.partial(train_state.create, tx=tx, seed=seed)
+    shapes = jax.eval_shape(lambda: create(model.init(jax.random.key(seed))))
+    shardings = partitioning.state_shardings(shapes, model.axes(), mesh)
+    loss_fn = make_loss_fn(
+        model,
+        objective=objective,
+        tail=tail,
+        chunk=loss_chunk,
+        data_shards=mesh.shape["data"],
+    )
+    train_step = step.make_train_step(
+        loss_fn,
+        tx,
+        learning_rate=course,
+        num_microbatches=microbatches,
+        mesh=mesh,
+        shardings=shardings,
+    )
+    eval_step = step.make_eval_step(loss_fn, mesh=mesh, shardings=shardings)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
+    print(
+        f"{model.name}: {parameters:,} parameters on {jax.device_count()} {jax.default_backend()} "
+        f"device(s); {objective} (tail {tail}), {train_steps} steps of {batch_size} rows, "
+        f"{train_steps * batch_size / len(rows):.2f} passes over {len(rows)} packed rows"
+    )
+
+    def start() -> train_state.TrainState:
+        if initial_checkpoint_path is None:
+            return jax.jit(
+                lambda: create(model.init(jax.random.key(seed))), out_shardings=shardings
+            )()
+        params = load_initial(initial_checkpoint_path, model, shardings.params)
+        return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
+
+    eval_fn = None
+    if "validation" in rows.info["splits"]:
+        held_out = PackedRows(packed_dir, "validation", batch_rows=batch_size)
+        eval_fn = loop.evaluator(
+            eval_step, functools.partial(held_out.in_order, eval_steps), mesh=mesh
+        )
+    provenance.write(folder, "train", gin=True)
+    loop.fit(
+        partitioning.with_shardings(shapes, shardings),
+        start,
+        train_step,
+        model_dir=folder,
+        batches=functools.partial(
+            rows.batches_from,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ),
+        data_state=rows.data_state,
+        batch_size=batch_size,
+        train_steps=train_steps,
+        mesh=mesh,
+        save_period=checkpoint_period,
+        log_period=log_period,
+        eval_fn=eval_fn,
+        eval_period=eval_period,
+        max_to_keep=checkpoints_to_keep,
+        config=config,
+    )
+    print(f"done: {folder}")
+
+
+def make_loss_fn(
+    model: Model, *, objective: str, tail: str, chunk: int, data_shards: int
+) -> step.LossFn:
+    """Returns `loss_fn(params, batch, rng) -> (sum of token losses, sums)` for the train step."""
+
+    def flat(value: jax.Array, trailing: int = 0) -> jax.Array:
+        return value.reshape(-1, *value.shape[value.ndim - trailing :])
+
+    def loss_fn(params: Any, batch: Any, rng: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        hidden = model.hidden(params, batch, dropout_rng=rng)
+        kind = flat(batch["decoder_soft_kind"])
+        soft = SparseTargets(
+            ids=flat(batch["decoder_soft_ids"], 1),
+            logprobs=flat(batch["decoder_soft_logprobs"], 1),
+            tail_logprob=flat(batch["decoder_soft_tail_logprob"]),
+            kind=kind,
+            reason=jnp.zeros_like(kind),
+        )
+        return losses.chunked(
+            flat(hidden, 1),
+            model.unembed(params),
+            flat(batch["decoder_target_tokens"]),
+            soft,
+            flat(batch["decoder_loss_weights"]),
+            objective=objective,
+            tail=tail,
+            chunk=chunk,
+            normalizer=1.0,
+            groups=flat(batch["decoder_format"]),
+            num_groups=len(Format),
+            data_shards=data_shards,
+        )
+
+    return loss_fn
+
+
+def check_settings(
+    info: dict[str, Any], model: Model, objective: str, tail: str, min_coverage: float
+) -> None:
+    """Checks that data, student and objective fit together.
+
+    Raises:
+      ValueError: they do not; the message names both sides.
+    """
+    for name, value, choices in (
+        ("objective", objective, losses.OBJECTIVES),
+        ("tail", tail, losses.TAILS),
+    ):
+        if value not in choices:
+            raise ValueError(f"unknown {name} '{value}'; choices: {', '.join(choices)}")
+    if info["vocab_size"] > model.config.vocab_size:
+        raise ValueError(
+            f"the student '{model.name}' has a vocabulary of {model.config.vocab_size}, the packed "
+            f"data's tokenizer one of {info['vocab_size']}"
+        )
+    coverage = info["splits"]["train"]["coverage"]
+    if objective == "match_distribution" and coverage < min_coverage:
+        raise ValueError(
+            f"match_distribution needs a coverage of at least MIN_COVERAGE={min_coverage}, the "
+            f"packed data has {coverage:.4f}: {coverage:.2%} of its chain-of-thought tokens carry "
+            "a teacher distribution, and all others would be trained as by match_sample. Align "
+            "records with log-probabilities, use objectives/match_sample.gin, or set MIN_COVERAGE"
+        )
+
+
+def check_same_model(folder: epath.Path, config: dict[str, Any]) -> None:
+    """Checks that checkpoints of an earlier run are of the same student.
+
+    Raises:
+      ValueError: they are not; every differing setting is named.
+    """
+    if checkpoints.latest_step(folder) is None:
+        return
+    before = checkpoints.read_config(folder)["model"]
+    # What changes how a student is computed, not what its parameters are, may change.
+    names = [name for name in config["model"] if name not in ("dtype", "dropout_rate", "remat")]
+    changed = [
+        f"{name}: {before.get(name)} there, {config['model'][name]} now"
+        for name in names
+        if before.get(name) != config["model"][name]
+    ]
+    if changed:
+        raise ValueError(
+            f"'{folder}' holds checkpoints of another student ({'; '.join(changed)}); "
+            "give another MODEL_DIR"
+        )
+
+
+def load_initial(path: str, model: Model, shardings: Any) -> Any:
+    """Loads the parameters of a Hugging Face folder for a student.
+
+    Raises:
+      ValueError: the folder holds a student of another shape.
+    """
+    config, params = convert.load_hf(path, shardings=shardings)
+    here, there = dataclasses.asdict(model.config), dataclasses.asdict(config)
+    changed = [
+        f"{name}: {there[name]} in the folder, {here[name]} in SIZE"
+        for name in here
+        if name not in ("dtype", "dropout_rate", "remat") and here[name] != there[name]
+    ]
+    if changed:
+        raise ValueError(
+            f"INITIAL_CHECKPOINT_PATH '{path}' is not a '{model.name}': {'; '.join(changed)}"
+        )
+    return params
