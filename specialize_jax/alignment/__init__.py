@@ -1,0 +1,32 @@
+"""Aligning a teacher's tokens with a student's, and carrying its distributions across.
+
+JAX and numpy only: this room knows no model, trainer, file or tokenizer library.
+
+| name                  | what it does                                                            |
+|-----------------------|-------------------------------------------------------------------------|
+| `align`               | one example, plain Python in and out                                    |
+| `align_batch`         | many token lists at once, costs and path in one: the fast way           |
+| `edit_distance_costs` | token lists -> costs [B, T, S]                                          |
+| `dtw`                 | costs -> `Path`, each student token's range of teacher tokens; jitted   |
+| `transfer`            | `Path` and `Candidates` -> `SparseTargets` for the student; jitted      |
+"""
+
+from specialize_jax.alignment.batch import align_batch
+from specialize_jax.alignment.costs import edit_distance_costs
+from specialize_jax.alignment.dp import dtw
+from specialize_jax.alignment.reference import align
+from specialize_jax.alignment.transfer import transfer
+from specialize_jax.alignment.types import Candidates, Path, VocabularyMap
+from specialize_jax.schemas import SparseTargets
+
+__all__ = [
+    "Candidates",
+    "Path",
+    "SparseTargets",
+    "VocabularyMap",
+    "align",
+    "align_batch",
+    "dtw",
+    "edit_distance_costs",
+    "transfer",
+]

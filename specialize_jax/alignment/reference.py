@@ -1,0 +1,172 @@
+"""The papers' alignment in plain Python: the oracle of the tests, and the explanation.
+
+Strings, lists and dicts, one example at a time; no array library. The method is that of
+https://arxiv.org/abs/2301.12726 (its dynamic program and its transfer rule). Letters: `T` teacher
+tokens, `S` student tokens.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from specialize_jax.schemas import Reason
+
+INT32_MAX = 2**31 - 1
+_INFINITY = float("inf")
+
+
+def surface(token: str | bytes) -> str:
+    """Returns a token's text without space markers.
+
+    Args:
+      token: text, or bytes read as UTF-8 with U+FFFD for what is not valid.
+
+    Returns:
+      The text with every U+0020 (space) and U+2581 (SentencePiece's marker) taken out. A newline
+      stays: to the papers it is a character like another.
+    """
+    text = token.decode("utf-8", errors="replace") if isinstance(token, bytes) else token
+    return text.replace(" ", "").replace("\u2581", "")
+
+
+def levenshtein(a: str, b: str) -> int:
+    """Returns the least number of code points to insert, delete or replace to turn `a` into `b`."""
+    row = list(range(len(b) + 1))
+    for i, char in enumerate(a, start=1):
+        corner, row[0] = row[0], i
+        for j, other in enumerate(b, start=1):
+            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (char != other))
+    return row[-1]
+
+
+_cached_levenshtein = functools.lru_cache(maxsize=1 << 20)(levenshtein)
+
+
+def costs(teacher: Sequence[str | bytes], student: Sequence[str | bytes]) -> list[list[int]]:
+    """Returns the `T` x `S` edit distances between surfaces."""
+    student_surfaces = [surface(token) for token in student]
+    return [
+        [_cached_levenshtein(teacher_surface, other) for other in student_surfaces]
+        for teacher_surface in map(surface, teacher)
+    ]
+
+
+def dtw(
+    cost: Sequence[Sequence[int]], teacher_length: int, student_length: int
+) -> tuple[int, list[tuple[int, int]]]:
+    """Aligns one example by dynamic time warping.
+
+    `D[i][j] = cost[i][j] + min(D[i-1][j-1], D[i-1][j], D[i][j-1])`, then a walk back from the last
+    cell along the smallest predecessor; ties prefer the diagonal, then `i - 1`, then `j - 1`.
+
+    Args:
+      cost: at least `teacher_length` rows of at least `student_length` costs; the rest is ignored.
+      teacher_length: number of teacher tokens, >= 0.
+      student_length: number of student tokens, >= 0.
+
+    Returns:
+      The cost of the path, and for each student token the half-open range of teacher tokens linked
+      to it. An empty against a non-empty side has no path: `INT32_MAX` and empty ranges.
+    """
+    if teacher_length == 0 or student_length == 0:
+        both_empty = teacher_length == student_length
+        return (0 if both_empty else INT32_MAX), [(0, 0)] * student_length
+    # Row 0 and column 0 are the borders, so that cell (i, j) of the text stands at [i + 1][j + 1].
+    d: list[list[float]] = [[0] + [_INFINITY] * student_length]
+    for i in range(teacher_length):
+        above, row = d[-1], [_INFINITY]
+        for j in range(student_length):
+            row.append(cost[i][j] + min(above[j], above[j + 1], row[j]))
+        d.append(row)
+    ranges = [(0, 0)] * student_length
+    i, j, end = teacher_length, student_length, teacher_length
+    while (i, j) != (0, 0):
+        ranges[j - 1] = (i - 1, end)
+        diagonal, up, left = d[i - 1][j - 1], d[i - 1][j], d[i][j - 1]
+        if diagonal <= min(up, left):
+            i, j, end = i - 1, j - 1, i - 1
+        elif up <= left:
+            i = i - 1
+        else:
+            j, end = j - 1, i
+    return int(d[-1][-1]), ranges
+
+
+def align(teacher: Sequence[str | bytes], student: Sequence[str | bytes]) -> list[tuple[int, int]]:
+    """Aligns the tokens of one example; plain Python in and out.
+
+    >>> align(["If", " Nat", "alia"], ["▁If", "▁Nat", "alia"])
+    [(0, 1), (1, 2), (2, 3)]
+
+    Args:
+      teacher: the teacher's tokens, with their spaces.
+      student: the student's tokens of the same text, with their space markers.
+
+    Returns:
+      For each student token the half-open range of teacher tokens linked to it.
+    """
+    return dtw(costs(teacher, student), len(teacher), len(student))[1]
+
+
+class Transferred(NamedTuple):
+    """One student position: its distribution by piece, and why it is a one-hot if it is one."""
+
+    probabilities: dict[str, float]
+    reason: Reason
+
+
+def one_to_one(
+    teacher: Sequence[str],
+    student: Sequence[str],
+    candidates: Sequence[Sequence[tuple[str, float]]],
+    vocabulary: Mapping[str, int],
+) -> list[Transferred]:
+    """Carries the teacher's distributions to student tokens by the rule of 2301.12726.
+
+    A student token linked to exactly one teacher token that is the same string gets that token's
+    candidates, without renormalisation; every other student token gets a one-hot.
+
+    Args:
+      teacher: `T` tokens with their spaces.
+      student: `S` pieces with their space markers, without the end-of-sequence token.
+      candidates: for each teacher token its candidates as (token, probability), the sampled one
+        first; empty where nothing was recorded.
+      vocabulary: the student's pieces.
+
+    Returns:
+      `S` distributions, pieces in the order of `candidates`.
+    """
+    linked = [range(*r) for r in align(teacher, student)]
+    result = []
+    for j, piece in enumerate(student):
+        copied: dict[str, float] = {}
+        same_string = len(linked[j]) == 1 and _as_piece(teacher[linked[j][0]]) == piece
+        if same_string:
+            for token, probability in candidates[linked[j][0]]:
+                if _as_piece(token) in vocabulary:
+                    copied.setdefault(_as_piece(token), probability)
+        reason = Reason.NONE if copied else _reason(j, linked, candidates, same_string)
+        result.append(Transferred(copied or {piece: 1.0}, reason))
+    return result
+
+
+def _as_piece(token: str) -> str:
+    """Spells a teacher token as SentencePiece would."""
+    return token.replace(" ", "\u2581")
+
+
+def _reason(
+    j: int,
+    linked: Sequence[range],
+    candidates: Sequence[Sequence[tuple[str, float]]],
+    same_string: bool,
+) -> Reason:
+    """Says why student token `j` gets a one-hot."""
+    if not any(candidates[i] for i in linked[j]):
+        return Reason.NO_LOGPROBS
+    if len(linked[j]) > 1:
+        return Reason.MANY_TEACHER_TOKENS
+    if any(linked[j][0] in other for k, other in enumerate(linked) if k != j):
+        return Reason.SHARED_TEACHER_TOKEN
+    # The same string, of whose candidates no one is a student piece.
+    return Reason.NO_LOGPROBS if same_string else Reason.DIFFERENT_STRING

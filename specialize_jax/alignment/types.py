@@ -1,0 +1,59 @@
+"""What goes into and comes out of the alignment op.
+
+Letters: `B` batch, `T` teacher tokens, `S` student tokens, `K` teacher candidates kept per step,
+`M` distinct teacher byte strings.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Path:
+    """Which teacher tokens each student token is linked to.
+
+    Every student token of a non-empty pair has a non-empty range. Ranges of neighbours may share a
+    teacher token (several student tokens for one teacher token) and together cover all of them.
+
+    Attributes:
+      total_cost: [B] int32; cost of the path. 0 for two empty sides, `INT32_MAX` (no path exists)
+        where just one side is empty.
+      teacher_start: [B, S] int32; first linked teacher token. 0 at padding and without a path.
+      teacher_end: [B, S] int32; one past the last linked teacher token, so `[start, end)`.
+      certified: [B] bool; whether the path is proven to be the optimum of the full matrix.
+    """
+
+    total_cost: Any  # [B]
+    teacher_start: Any  # [B, S]
+    teacher_end: Any  # [B, S]
+    certified: Any  # [B]
+
+
+class Candidates(NamedTuple):
+    """What the teacher recorded at each of its tokens; strings are rows of a table of `M` strings.
+
+    Attributes:
+      token: [B, T] int32; the sampled token. -1 at padding.
+      token_logprob: [B, T] float32; natural log, no NaN. `UNUSED_LOGPROB` where unknown.
+      topk: [B, T, K] int32; the most probable tokens, in any order. -1 in unused slots.
+      topk_logprobs: [B, T, K] float32; natural log. `UNUSED_LOGPROB` in unused slots.
+    """
+
+    token: Any  # [B, T]
+    token_logprob: Any  # [B, T]
+    topk: Any  # [B, T, K]
+    topk_logprobs: Any  # [B, T, K]
+
+
+class VocabularyMap(NamedTuple):
+    """The student token, if any, that is spelled exactly as each teacher token.
+
+    Attributes:
+      student_id: [M] int32; -1 where the student has no such token. `tokenizers.vocabulary_map`
+        makes it.
+    """
+
+    student_id: Any  # [M]

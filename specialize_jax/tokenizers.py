@@ -1,0 +1,264 @@
+"""Tokenizers from files alone: SentencePiece models and tiktoken ranks. Never the network.
+
+| file                   | form                                                                    |
+|------------------------|-------------------------------------------------------------------------|
+| `*.model`              | a SentencePiece model                                                   |
+| `p50k_base.tiktoken`   | byte-level BPE of code-davinci-002 and text-davinci-002/003             |
+| `cl100k_base.tiktoken` | byte-level BPE of gpt-3.5-turbo and gpt-4                               |
+
+A `.tiktoken` file holds ranks only; the split pattern and the special tokens belong to its name.
+The tokenizer libraries are imported when a file is loaded. A tokenizer pickles as its path.
+"""
+
+import abc
+import base64
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+_MARKER = "\u2581"
+_T5_EXTRA_IDS = 100
+
+# name -> (split pattern, special tokens), from the `tiktoken` package (tiktoken_ext/openai_public).
+_TIKTOKEN: dict[str, tuple[str, dict[str, int]]] = {
+    "p50k_base": (
+        r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
+        {"<|endoftext|>": 50256},
+    ),
+    "cl100k_base": (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+        r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+        {
+            "<|endoftext|>": 100257,
+            "<|fim_prefix|>": 100258,
+            "<|fim_middle|>": 100259,
+            "<|fim_suffix|>": 100260,
+            "<|endofprompt|>": 100276,
+        },
+    ),
+}
+
+
+def load(path: Any, *, extra_ids: int | None = None) -> "Tokenizer":
+    """Loads a tokenizer from one file.
+
+    Args:
+      path: a `.model` or `.tiktoken` file (see the table above), local or remote (`gs://`).
+      extra_ids: sentinel ids that follow the pieces of a SentencePiece model, as T5's
+        `<extra_id_0>`. None: 100 if the model is laid out as T5's (32,000 pieces, padding 0,
+        end 1, unknown 2), so that it counts 32,100 like T5's published tokenizer; else 0.
+
+    Returns:
+      A `Tokenizer`.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: the file's name says no form known here, or extra ids are asked of tiktoken.
+    """
+    from etils import epath
+
+    file = epath.Path(path)
+    known = ["*.model (SentencePiece)", *(f"{name}.tiktoken" for name in _TIKTOKEN)]
+    if file.suffix != ".model" and not (file.suffix == ".tiktoken" and file.stem in _TIKTOKEN):
+        raise ValueError(f"unknown tokenizer file {str(path)!r}; known are {', '.join(known)}")
+    if not file.exists():
+        raise FileNotFoundError(
+            f"no tokenizer file at {str(path)!r}; known forms are {', '.join(known)}"
+        )
+    if file.suffix == ".model":
+        return SentencePieceTokenizer(str(path), file.stem, file.read_bytes(), extra_ids)
+    if extra_ids:
+        raise ValueError(f"extra_ids are for SentencePiece models, got {extra_ids} for {file.name}")
+    return TiktokenTokenizer(str(path), file.stem, file.read_bytes())
+
+
+def vocabulary_map(byte_strings: Sequence[bytes], tokenizer: "Tokenizer") -> np.ndarray:
+    """Finds the token that is exactly each byte string.
+
+    For SentencePiece the bytes must be valid UTF-8 that, with U+2581 for every space, is an
+    ordinary piece: neither a control piece (`</s>`), nor unknown, nor an extra id.
+
+    Args:
+      byte_strings: `M` tokens of a teacher.
+      tokenizer: the student's.
+
+    Returns:
+      [M] int32; the student's id, -1 where it has no such token.
+    """
+    ids = map(tokenizer.bytes_to_id, byte_strings)
+    found = (-1 if token_id is None else token_id for token_id in ids)
+    return np.fromiter(found, np.int32, len(byte_strings))
+
+
+class Tokenizer(abc.ABC):
+    """Text to ids and back.
+
+    Attributes:
+      name: the file's name without its suffix.
+      path: where it was loaded from.
+      sha256: of the file's content, in hexadecimal.
+      vocab_size: one more than the largest id, extra ids included.
+      eos_id: the end-of-sequence token.
+      pad_id: the padding token; None if there is none.
+      unk_id: the token for what the vocabulary lacks; None if it lacks nothing.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    vocab_size: int
+    eos_id: int
+    pad_id: int | None
+    unk_id: int | None
+
+    @abc.abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of a text, without end-of-sequence."""
+
+    @abc.abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """Returns the text of some ids.
+
+        Padding, end-of-sequence, extra ids and ids beyond the vocabulary (a model's may be padded)
+        stand for no text and are left out.
+        """
+
+    @abc.abstractmethod
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Returns each token as text: a SentencePiece piece with its marker, or decoded bytes."""
+
+    @abc.abstractmethod
+    def piece_to_id(self, piece: str) -> int | None:
+        """Returns the id whose piece this is, control and extra pieces included."""
+
+    @abc.abstractmethod
+    def bytes_to_id(self, token: bytes) -> int | None:
+        """Returns the id of the ordinary token that stands for exactly these bytes."""
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """A SentencePiece model, with T5's extra ids behind its pieces where wanted."""
+
+    def __init__(self, path: str, name: str, model: bytes, extra_ids: int | None = None) -> None:
+        """Reads a serialized model; see `load` for the arguments."""
+        import sentencepiece
+
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        processor = self._processor
+        self.path, self.name = path, name
+        self.sha256 = hashlib.sha256(model).hexdigest()
+        self.eos_id, self.unk_id = processor.eos_id(), processor.unk_id()
+        self.pad_id = processor.pad_id() if processor.pad_id() >= 0 else None
+        layout = (len(processor), self.pad_id, self.eos_id, self.unk_id)
+        if extra_ids is None:
+            extra_ids = _T5_EXTRA_IDS if layout == (32_000, 0, 1, 2) else 0
+        self.extra_ids = extra_ids
+        self.vocab_size = len(processor) + extra_ids
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(load, extra_ids=self.extra_ids), (self.path,)
+
+    def encode(self, text: str) -> list[int]:
+        """See `Tokenizer`."""
+        return self._processor.encode(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """See `Tokenizer`."""
+        return self._processor.decode([int(i) for i in ids if 0 <= i < len(self._processor)])
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Returns each piece with its marker."""
+        return [self._piece(int(i)) for i in ids]
+
+    def _piece(self, token_id: int) -> str:
+        if not 0 <= token_id < self.vocab_size:
+            raise ValueError(f"ids must be in [0, {self.vocab_size}), got {token_id}")
+        if token_id < len(self._processor):
+            return self._processor.id_to_piece(token_id)
+        # T5 counts its sentinels down: the last id is <extra_id_0>.
+        return f"<extra_id_{self.vocab_size - 1 - token_id}>"
+
+    def piece_to_id(self, piece: str) -> int | None:
+        """See `Tokenizer`."""
+        return self._ids.get(piece)
+
+    def bytes_to_id(self, token: bytes) -> int | None:
+        """See `Tokenizer`."""
+        try:
+            piece = token.decode("utf-8").replace(" ", _MARKER)
+        except UnicodeDecodeError:
+            return None
+        token_id = self._ids.get(piece)
+        return None if token_id is None or not self._is_ordinary(token_id) else token_id
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        return {self._piece(i): i for i in range(self.vocab_size)}
+
+    def _is_ordinary(self, token_id: int) -> bool:
+        """Whether a piece stands for its own text."""
+        processor = self._processor
+        return token_id < len(processor) and not (
+            processor.is_control(token_id)
+            or processor.is_unknown(token_id)
+            or processor.is_unused(token_id)
+            or processor.is_byte(token_id)
+        )
+
+
+class TiktokenTokenizer(Tokenizer):
+    """A byte-level BPE of the `tiktoken` package, its ranks read from a file."""
+
+    pad_id = None
+    unk_id = None
+
+    def __init__(self, path: str, name: str, ranks: bytes) -> None:
+        """Reads lines of `base64(token bytes) rank`; see `load` for the arguments."""
+        import tiktoken
+
+        pattern, special = _TIKTOKEN[name]
+        self._ranks = {
+            base64.b64decode(token): int(rank)
+            for token, rank in (line.split() for line in ranks.splitlines() if line)
+        }
+        self._encoding = tiktoken.Encoding(
+            name, pat_str=pattern, mergeable_ranks=self._ranks, special_tokens=special
+        )
+        self._special = special
+        self.path, self.name = path, name
+        self.sha256 = hashlib.sha256(ranks).hexdigest()
+        self.eos_id = special["<|endoftext|>"]
+        self.vocab_size = self._encoding.n_vocab
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load, (self.path,)
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of a text; the spelling of a special token is text like any other."""
+        return self._encoding.encode_ordinary(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """See `Tokenizer`."""
+        special = self._special.values()
+        return self._encoding.decode(
+            [int(i) for i in ids if i not in special and i < self.vocab_size]
+        )
+
+    def token_bytes(self, ids: Iterable[int]) -> list[bytes]:
+        """Returns each token's bytes, which need not be valid UTF-8 by themselves."""
+        return [self._encoding.decode_single_token_bytes(int(i)) for i in ids]
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Returns each token's bytes as text, U+FFFD for what is not valid UTF-8."""
+        return [token.decode("utf-8", errors="replace") for token in self.token_bytes(ids)]
+
+    def piece_to_id(self, piece: str) -> int | None:
+        """See `Tokenizer`."""
+        return self._special.get(piece, self.bytes_to_id(piece.encode("utf-8")))
+
+    def bytes_to_id(self, token: bytes) -> int | None:
+        """See `Tokenizer`."""
+        return self._ranks.get(token)

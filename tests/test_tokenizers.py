@@ -1,0 +1,118 @@
+"""Tokenizers from the real files."""
+
+import hashlib
+import pickle
+
+import numpy as np
+import pytest
+
+from specialize_jax import tokenizers
+from tests.real_data import data_dir
+
+
+@pytest.fixture(scope="module")
+def t5():
+    return tokenizers.load(data_dir() / "tokenizer_t5" / "spiece.model")
+
+
+@pytest.fixture(scope="module")
+def p50k():
+    return tokenizers.load(data_dir() / "tokenizer_tiktoken" / "p50k_base.tiktoken")
+
+
+@pytest.fixture(scope="module")
+def small():
+    return tokenizers.load(data_dir() / "tokenizer_spm_small" / "sentencepiece.model")
+
+
+def test_t5(t5):
+    assert t5.encode("Hello world") == [8774, 296]
+    assert t5.pieces([8774, 296, 2]) == ["▁Hello", "▁world", "<unk>"]
+    assert t5.decode([8774, 296]) == "Hello world"
+    assert (t5.pad_id, t5.eos_id, t5.unk_id, t5.vocab_size) == (0, 1, 2, 32_100)
+    assert t5.encode("a\nb") == t5.encode("a b")
+    assert t5.name == "spiece"
+
+
+def test_extra_ids_count_down_from_the_end(t5):
+    assert t5.pieces([32_099, 32_000]) == ["<extra_id_0>", "<extra_id_99>"]
+    assert t5.piece_to_id("<extra_id_0>") == 32_099
+    with pytest.raises(ValueError, match=r"ids must be in \[0, 32100\), got 32100"):
+        t5.pieces([32_100])
+
+
+def test_extra_ids_are_a_choice(small):
+    folder = data_dir() / "tokenizer_t5"
+    assert small.vocab_size == 26
+    assert tokenizers.load(small.path, extra_ids=4).vocab_size == 30
+    assert tokenizers.load(folder / "spiece.model", extra_ids=0).vocab_size == 32_000
+
+
+def test_decode_leaves_out_what_is_no_text(t5):
+    assert t5.decode([8774, 296, 1, 0, 0, 32_050, 32_127]) == "Hello world"
+
+
+def test_tiktoken(p50k):
+    assert p50k.encode("Hello world") == [15496, 995]
+    assert p50k.pieces([15496, 995]) == ["Hello", " world"]
+    assert p50k.decode([15496, 995, p50k.eos_id]) == "Hello world"
+    assert (p50k.eos_id, p50k.pad_id, p50k.unk_id, p50k.vocab_size) == (50_256, None, None, 50_281)
+    assert p50k.piece_to_id("<|endoftext|>") == 50_256
+    assert p50k.eos_id not in p50k.encode("<|endoftext|>")
+    text = "café \U0001f600\n\n  x"
+    ids = p50k.encode(text)
+    assert b"".join(p50k.token_bytes(ids)) == text.encode()
+    assert any("\ufffd" in piece for piece in p50k.pieces(ids))  # half a character
+    cl100k = tokenizers.load(data_dir() / "tokenizer_tiktoken" / "cl100k_base.tiktoken")
+    assert cl100k.encode("Hello world") == [9906, 1917]
+
+
+def test_vocabulary_map_is_exact(t5, p50k):
+    strings = [b" Hello", b"ing", b" the", b"\n", b"\xc3", b"</s>", b"<unk>", b"<extra_id_0>", b" "]
+    found = tokenizers.vocabulary_map(strings, t5)
+    assert found.dtype == np.int32
+    assert t5.pieces(found[[0, 1, 2, 8]]) == ["▁Hello", "ing", "▁the", "▁"]
+    assert found[3:8].tolist() == [-1] * 5
+    assert tokenizers.vocabulary_map([b" world", b"\xff\xff\xff"], p50k).tolist() == [995, -1]
+    assert tokenizers.vocabulary_map([], t5).shape == (0,)
+
+
+def test_byte_pieces_stand_for_no_string(tmp_path):
+    mistral = _mistral(tmp_path)
+    assert mistral.piece_to_id("<0x0A>") is not None
+    assert mistral.bytes_to_id(b"<0x0A>") is None
+    assert mistral.vocab_size == 32_000  # laid out otherwise than T5, so without extra ids
+
+
+def _mistral(folder):
+    path = folder / "mistral.model"
+    path.write_bytes((data_dir() / "tokenizer_mistral" / "tokenizer.model.v1").read_bytes())
+    return tokenizers.load(path)
+
+
+@pytest.mark.parametrize("name", ["t5", "p50k", "small"])
+def test_hash_and_pickle(name, request):
+    tokenizer = request.getfixturevalue(name)
+    with open(tokenizer.path, "rb") as file:
+        assert tokenizer.sha256 == hashlib.sha256(file.read()).hexdigest()
+    pickled = pickle.dumps(tokenizer)
+    assert len(pickled) < 1000
+    again = pickle.loads(pickled)
+    assert (again.encode("ab 12"), again.sha256) == (tokenizer.encode("ab 12"), tokenizer.sha256)
+    assert again.vocab_size == tokenizer.vocab_size
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "gpt9.tiktoken", "no_suffix"])
+def test_unknown_form(name):
+    with pytest.raises(ValueError, match=r"unknown .*\*\.model .*p50k_base\.tiktoken, cl100k_base"):
+        tokenizers.load(name)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no tokenizer file at .*nothing.model"):
+        tokenizers.load(tmp_path / "nothing.model")
+
+
+def test_extra_ids_are_not_for_tiktoken(p50k):
+    with pytest.raises(ValueError, match="extra_ids are for SentencePiece"):
+        tokenizers.load(p50k.path, extra_ids=3)
