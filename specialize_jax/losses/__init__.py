@@ -1,0 +1,16 @@
+"""Distillation losses: cross-entropy on the teacher's sample, KL to its sparse distribution.
+
+| module    | holds                                                                          |
+|-----------|--------------------------------------------------------------------------------|
+| `tokens`  | the loss of one token from its logits: divergences and the three tail modes    |
+| `sums`    | per-token losses to one loss and to metrics that add over hosts                |
+| `thin`    | `match_sample`, `match_distribution`: the losses from dense logits             |
+| `chunked` | the same from hidden states; logits exist one chunk of tokens at a time        |
+"""
+
+from specialize_jax.losses.chunked import chunked
+from specialize_jax.losses.sums import METRICS
+from specialize_jax.losses.thin import match_distribution, match_sample
+from specialize_jax.losses.tokens import OBJECTIVES, TAILS
+
+__all__ = ["METRICS", "OBJECTIVES", "TAILS", "chunked", "match_distribution", "match_sample"]

@@ -1,0 +1,42 @@
+"""Training: takes functions and plain trees; knows no model, no data library and no gin.
+
+| module         | holds                                                                       |
+|----------------|-----------------------------------------------------------------------------|
+| `train_state`  | `TrainState`, a plain tree: step, params, optimizer state, base key         |
+| `optimizers`   | Adafactor and AdamW, learning-rate schedules                                |
+| `partitioning` | mesh, logical axis rules, shardings of state and batch                      |
+| `step`         | one update, in microbatches where asked; held-out sums                      |
+| `metrics`      | sums to what a line of `metrics.jsonl` says                                 |
+| `checkpoints`  | Orbax: save, restore the latest sound one, params alone                     |
+| `loop`         | `fit`: the training program                                                 |
+
+The one contract with a model is `loss_fn(params, batch, rng) -> (loss_sum, metrics)`; `step` says
+what it has to return.
+"""
+
+from specialize_jax.training import (
+    checkpoints,
+    metrics,
+    optimizers,
+    partitioning,
+    step,
+    train_state,
+)
+from specialize_jax.training.loop import NotFiniteError, evaluator, fit
+from specialize_jax.training.step import make_eval_step, make_train_step
+from specialize_jax.training.train_state import TrainState
+
+__all__ = [
+    "NotFiniteError",
+    "TrainState",
+    "checkpoints",
+    "evaluator",
+    "fit",
+    "make_eval_step",
+    "make_train_step",
+    "metrics",
+    "optimizers",
+    "partitioning",
+    "step",
+    "train_state",
+]

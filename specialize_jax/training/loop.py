@@ -1,0 +1,283 @@
+"""The training program: restore or start, then steps, lines, held-out losses and checkpoints."""
+
+import datetime
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any, Self
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from specialize_jax.training import checkpoints, metrics, partitioning
+from specialize_jax.training.step import EvalStep, TrainStep
+from specialize_jax.training.train_state import TrainState
+
+Batch = Mapping[str, np.ndarray]
+
+
+class NotFiniteError(FloatingPointError):
+    """The loss or its gradient is NaN or infinite; nothing was saved since it became so."""
+
+
+def fit(
+    like: TrainState,
+    start: Callable[[], TrainState],
+    train_step: TrainStep,
+    *,
+    model_dir: epath.PathLike,
+    batches: Callable[[int], Iterator[Batch]],
+    data_state: Callable[[int], Mapping[str, Any]],
+    batch_size: int,
+    train_steps: int,
+    mesh: Mesh | None = None,
+    save_period: int = 1000,
+    log_period: int = 100,
+    eval_fn: Callable[[TrainState], Mapping[str, Any]] | None = None,
+    eval_period: int = 1000,
+    max_to_keep: int | None = None,
+    config: Mapping[str, Any] | None = None,
+    group_names: Sequence[str] = metrics.FORMATS,
+) -> TrainState:
+    """Trains to `train_steps`, from the latest checkpoint in `model_dir` if there is one.
+
+    A run that was stopped, by SIGTERM or by a kill, and started again gives bit for bit what an
+    uninterrupted run gives (on one kind of device), and its `metrics.jsonl` reads as one run.
+
+    Args:
+      like: shapes, types and shardings of the state (`partitioning.with_shardings`).
+      start: makes the first state, called only where no checkpoint is found.
+      train_step: see `step.make_train_step`.
+      model_dir: checkpoints go to `checkpoints/` in it, lines to `metrics.jsonl`.
+      batches: global index of the first row -> batches of this host's rows, from there on. It has
+        to last until `train_steps`.
+      data_state: global index of the next row -> what is stored with a checkpoint,
+        `{"seed", "epoch", "index"}`. A pure function of the index; on resume it must give what was
+        stored, or the data is not the data of this run.
+      batch_size: rows of the global batch.
+      train_steps: updates in all, those of earlier runs included.
+      mesh: where batches go; None for the default device.
+      save_period: steps between checkpoints; the last step is always saved.
+      log_period: steps between lines; metrics are fetched from the device once for each line and
+        each checkpoint.
+      eval_fn: state -> values for a line of split "validation"; see `evaluator`.
+      eval_period: steps between its calls; it is also called at the last step.
+      max_to_keep: see `checkpoints.Checkpoints`.
+      config: see `checkpoints.Checkpoints`.
+      group_names: names of the loss's groups; the four data formats.
+
+    Returns:
+      The last state. Its step is below `train_steps` if SIGTERM stopped the run.
+
+    Raises:
+      NotFiniteError: names the step whose loss or gradient is not finite.
+      ValueError: a period is not positive, the data ended early, or it is not the data that the
+        checkpoint was trained on.
+      checkpoints.CheckpointError: see there.
+    """
+    _check_positive(batch_size=batch_size, save_period=save_period, log_period=log_period)
+    _check_positive(eval_period=eval_period)
+    model_dir = epath.Path(model_dir)
+    folder = model_dir / "checkpoints"
+    is_first_host = jax.process_index() == 0
+    with (
+        checkpoints.Checkpoints(folder, max_to_keep=max_to_keep, config=config) as saved,
+        _StopSignal() as stop,
+    ):
+        # Restore or start.
+        restored = saved.restore_latest(like)
+        state = start() if restored is None else restored.state
+        window = metrics.Window(None if restored is None else restored.window)
+        step = int(state.step)
+        if restored is not None:
+            _check_same_data(restored.data_state, data_state(step * batch_size), step)
+        lines = metrics.MetricsFile(model_dir / "metrics.jsonl", write=is_first_host)
+        lines.cut_after(step)
+        if is_first_host:
+            print(f"{'restored' if restored else 'starting'} at step {step}", file=sys.stderr)
+
+        # Steps.
+        pending: list[tuple[int, Any]] = []
+        clock = _Clock()
+        rows = batches(step * batch_size) if step < train_steps else iter(())
+        while step < train_steps and not stop.requested(step):
+            batch = _next_batch(rows, step, train_steps)
+            placed = dict(batch) if mesh is None else partitioning.shard_batch(batch, mesh)
+            state, step_metrics = train_step(state, placed)
+            step += 1
+            pending.append((step, step_metrics))
+            if not clock.running:  # the first step compiles: its time says nothing
+                jax.block_until_ready(step_metrics)
+                clock.start()
+            else:
+                clock.steps += 1
+
+            is_last = step == train_steps
+            is_line = is_last or step % log_period == 0
+            is_eval = eval_fn is not None and (is_last or step % eval_period == 0)
+            is_save = is_last or step % save_period == 0
+            if is_line or is_eval or is_save:
+                _fetch(pending, window)
+                clock.stop()
+            if is_line:
+                values = window.summary(group_names)
+                rate = clock.steps_per_second()
+                values["tokens_per_second"] = rate and rate * values["tokens"] / window.steps
+                lines.append(step, "train", values)
+                if is_first_host:
+                    print(_progress(step, train_steps, values, rate), file=sys.stderr)
+                window, clock = metrics.Window(), _Clock()
+            if is_eval:
+                assert eval_fn is not None
+                lines.append(step, "validation", eval_fn(state))
+            if is_save:
+                stored = data_state(step * batch_size)
+                saved.save(state, data_state=stored, window=window.to_json())
+            clock.start()
+
+        # Stopped early: keep what is done.
+        if step < train_steps:
+            _fetch(pending, window)
+            stored = data_state(step * batch_size)
+            saved.save(state, data_state=stored, window=window.to_json())
+            if is_first_host:
+                print(f"SIGTERM: saved step {step} of {train_steps}", file=sys.stderr)
+    return state
+
+
+def evaluator(
+    eval_step: EvalStep,
+    batches: Callable[[], Iterable[Batch]],
+    *,
+    mesh: Mesh | None = None,
+    group_names: Sequence[str] = metrics.FORMATS,
+) -> Callable[[TrainState], dict[str, float | None]]:
+    """A held-out loss for `fit`.
+
+    Args:
+      eval_step: see `step.make_eval_step`.
+      batches: makes an iterator over the same batches each time it is called.
+      mesh: where batches go; None for the default device.
+      group_names: see `fit`.
+
+    Returns:
+      state -> the values of a line, see `metrics.summarize`.
+    """
+
+    def evaluate(state: TrainState) -> dict[str, float | None]:
+        sums = []
+        for batch in batches():
+            placed = dict(batch) if mesh is None else partitioning.shard_batch(batch, mesh)
+            sums.append(eval_step(state.params, placed))
+        window = metrics.Window()
+        for one in jax.device_get(sums):
+            window.add(one)
+        return window.summary(group_names)
+
+    return evaluate
+
+
+class _StopSignal:
+    """Whether SIGTERM came. Several hosts agree on the step through JAX's preemption service."""
+
+    def __enter__(self) -> Self:
+        self._came = False
+        self._alone = jax.process_count() == 1
+        # Python lets only the main thread set handlers; elsewhere the caller's stays.
+        self._sets = self._alone and threading.current_thread() is threading.main_thread()
+        if self._sets:
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._sets:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
+
+    def requested(self, step: int) -> bool:
+        return self._came if self._alone else multihost_utils.reached_preemption_sync_point(step)
+
+
+class _Clock:
+    """Times the steps since the last line, without compilation, held-out losses and saving."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._seconds = 0.0
+        self._since: float | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._since is not None
+
+    def start(self) -> None:
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        if self._since is not None:
+            self._seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def steps_per_second(self) -> float | None:
+        return self.steps / self._seconds if self.steps and self._seconds else None
+
+
+def _progress(
+    step: int, train_steps: int, values: Mapping[str, float | None], rate: float | None
+) -> str:
+    """The line on the screen."""
+    parts = [f"step {step}/{train_steps}", f"loss {_number(values['loss'], '.4f')}"]
+    parts.append(f"{_number(values['tokens_per_second'], ',.0f')} tokens/s")
+    if rate is not None:
+        left = datetime.timedelta(seconds=round((train_steps - step) / rate))
+        parts.append(f"{left} left")
+    return "  ".join(parts)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _fetch(pending: list[tuple[int, Any]], window: metrics.Window) -> None:
+    """Moves the metrics of the steps since the last fetch to the host, checks and adds them."""
+    for (step, _), values in zip(pending, jax.device_get([m for _, m in pending]), strict=True):
+        for name in ("loss_sum", "grad_norm"):
+            if not np.all(np.isfinite(values[name])):
+                raise NotFiniteError(
+                    f"{name} is {values[name]} at step {step}; nothing was saved from there on."
+                )
+        window.add(values)
+    pending.clear()
+
+
+def _next_batch(rows: Iterator[Batch], step: int, train_steps: int) -> Batch:
+    try:
+        return next(rows)
+    except StopIteration:
+        raise ValueError(
+            f"The data ended after step {step}; train_steps={train_steps} needs it to go on."
+        ) from None
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"Expected {name} >= 1, got {value}.")
+
+
+def _check_same_data(stored: Mapping[str, Any], now: Mapping[str, Any], step: int) -> None:
+    if dict(stored) != dict(now):
+        raise ValueError(
+            f"The checkpoint of step {step} was trained on data at {dict(stored)}, but the data "
+            f"given now is at {dict(now)} there (another seed, batch size or data set?). Use the "
+            "old settings, or a new model_dir that starts from this checkpoint's parameters."
+        )

@@ -1,0 +1,101 @@
+"""Optimizers and learning-rate schedules by name, through optax; settings are named as in t5x."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Schedule = Callable[[Any], jax.Array]
+"""step (updates done so far) -> float32 learning rate."""
+
+
+def schedule(
+    name: str,
+    *,
+    base_learning_rate: float,
+    warmup_steps: int = 0,
+    total_steps: int | None = None,
+) -> Schedule:
+    """A learning-rate schedule: linear warm-up from 0, then the named course.
+
+    Args:
+      name: `constant`; `rsqrt`, which falls as `sqrt(warmup_steps / step)` and so meets the warm-up
+        at the peak (t5x's `linear_warmup * rsqrt_decay` with its base divided by
+        `sqrt(warmup_steps)`); or `cosine`, half a period down to 0 at `total_steps`.
+      base_learning_rate: the peak, reached at `warmup_steps`.
+      warmup_steps: the rate at step `s < warmup_steps` is `s / warmup_steps` of the peak, so the
+        first update is of size 0, as in t5x and in the papers' scripts.
+      total_steps: where `cosine` reaches 0; the others do not use it.
+
+    Returns:
+      The schedule.
+
+    Raises:
+      ValueError: unknown name, or a setting that the name needs is missing.
+    """
+    courses = {
+        "constant": lambda step: jnp.ones_like(step),
+        "rsqrt": lambda step: jnp.sqrt(warmup_steps / jnp.maximum(step, warmup_steps)),
+        "cosine": lambda step: 0.5 * (1 + jnp.cos(math.pi * _progress(step))),
+    }
+
+    def _progress(step: jax.Array) -> jax.Array:
+        assert total_steps is not None
+        return jnp.clip((step - warmup_steps) / max(1, total_steps - warmup_steps), 0.0, 1.0)
+
+    if name not in courses:
+        raise ValueError(f"Unknown schedule {name!r}; choose one of: {', '.join(courses)}.")
+    if name == "rsqrt" and warmup_steps < 1:
+        raise ValueError(f"Schedule 'rsqrt' expects warmup_steps >= 1, got {warmup_steps}.")
+    if name == "cosine" and total_steps is None:
+        raise ValueError("Schedule 'cosine' expects total_steps, got None.")
+    course = courses[name]
+
+    def learning_rate(step: Any) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        warmup = jnp.minimum(1.0, step / warmup_steps) if warmup_steps else 1.0
+        return jnp.float32(base_learning_rate) * warmup * course(step)
+
+    return learning_rate
+
+
+def build(
+    name: str,
+    learning_rate: Schedule | float,
+    *,
+    weight_decay: float = 0.0,
+    clip: float | None = None,
+    **settings: Any,
+) -> optax.GradientTransformation:
+    """An optimizer by name.
+
+    Args:
+      name: `adafactor` (optax's: parameter-scaled updates clipped at root mean square 1, second
+        moments factored where two dimensions are at least 128) or `adamw` (betas 0.9 and 0.999,
+        eps 1e-8, as in torch).
+      learning_rate: a schedule or a constant. Adafactor multiplies it by each parameter's root
+        mean square: 1e-3 there is not AdamW's 1e-3.
+      weight_decay: share of a parameter removed per step: `weight_decay * learning_rate` for AdamW,
+        `weight_decay` alone for Adafactor (as in t5x).
+      clip: bound on the global norm of the gradient; None, the papers' trainer, does not clip.
+      **settings: further arguments of optax's function, for example `b2` or `decay_rate`.
+
+    Returns:
+      The optimizer; its state holds float32 arrays in the shape of the parameters or less.
+
+    Raises:
+      ValueError: unknown name.
+    """
+    builders: dict[str, Callable[[], optax.GradientTransformation]] = {
+        "adafactor": lambda: optax.adafactor(
+            learning_rate, weight_decay_rate=weight_decay or None, **settings
+        ),
+        "adamw": lambda: optax.adamw(learning_rate, weight_decay=weight_decay, **settings),
+    }
+    if name not in builders:
+        raise ValueError(f"Unknown optimizer {name!r}; choose one of: {', '.join(builders)}.")
+    tx = builders[name]()
+    return tx if clip is None else optax.chain(optax.clip_by_global_norm(clip), tx)
