@@ -153,7 +153,7 @@ def build_prompts(
     Raises:
       ValueError: an unknown format, or an in-context one without exemplars.
     """
-    prompts = {}
+    prompts: dict[str, Callable[[readers.Question], str]] = {}
     for label in labels:
         fmt = formats_lib.parse(label)
         shown: Sequence[formats_lib.Exemplar] = ()
@@ -194,7 +194,7 @@ def _decode(
 
 
 def _predict(
-    decode: Callable[[Any, jax.Array], jax.Array],
+    decode: Callable[[Any, np.ndarray], jax.Array],
     params: Any,
     tokenizer: tokenizers.Tokenizer,
     batch_size: int,

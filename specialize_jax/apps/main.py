@@ -71,10 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"specialize-jax {args.command}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ArithmeticError) as error:
         if os.environ.get("SPECIALIZE_JAX_TRACEBACK"):
             raise
-        print(f"specialize-jax {args.command}: error: {error}", file=sys.stderr)
+        # gin adds lines that tell in which call of a configurable it happened.
+        message = str(error).split("\n  In call to configurable", 1)[0]
+        print(f"specialize-jax {args.command}: error: {message}", file=sys.stderr)
         return 1
 
 

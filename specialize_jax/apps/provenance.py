@@ -14,8 +14,10 @@ import specialize_jax
 from specialize_jax.apps import gin_setup
 from specialize_jax.schemas import folders
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "grain")
-_PACKAGES += ("seqio", "sentencepiece", "gin-config")
+_PACKAGES = [
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "grain"),
+    *("seqio", "sentencepiece", "gin-config"),
+]
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from specialize_jax import alignment, tokenizers
@@ -187,9 +188,10 @@ def _align_bucket(
     t = _round_up(max(map(len, teacher)))
     s = _round_up(max(len(example.targets) for example in examples))
     path = alignment.Path(
-        *(_pad_to(value, (rows,)) for value in (exact.total_cost,)),
-        *(_pad_to(value, (rows, s)) for value in (exact.teacher_start, exact.teacher_end)),
-        _pad_to(exact.certified, (rows,)),
+        total_cost=_pad_to(exact.total_cost, (rows,)),
+        teacher_start=_pad_to(exact.teacher_start, (rows, s)),
+        teacher_end=_pad_to(exact.teacher_end, (rows, s)),
+        certified=_pad_to(exact.certified, (rows,)),
     )
     candidates, table = _candidates([example.record for example in examples], rows, t)
     student_id = np.full(1 << (len(table) - 1).bit_length(), -1, np.int32)
@@ -203,10 +205,10 @@ def _align_bucket(
         path,
         candidates,
         alignment.VocabularyMap(student_id),
-        student_ids,
+        jnp.asarray(student_ids),
         mode=mode,
         k_out=k_out,
-        student_lengths=student_lengths,
+        student_lengths=jnp.asarray(student_lengths),
         eos_id=tokenizer.eos_id,
     )
     soft = SparseTargets(*(np.asarray(value) for value in soft))

@@ -66,7 +66,7 @@ def to_table(
       schema: of `arrow_schema`.
     """
     soft_type = schema.field("soft_ids").type.value_type
-    k_out = soft_type.list_size
+    k_out, id_dtype = soft_type.list_size, pa.array([], soft_type.value_type).to_numpy().dtype
     offsets = pa.array(np.cumsum([0, *map(len, targets)]), pa.int32())
 
     def ragged(values: list[np.ndarray], dtype: Any, *, per_token: bool = False) -> pa.Array:
@@ -80,7 +80,7 @@ def to_table(
     arrays: list[Any] = [pa.array(columns[name], schema.field(name).type) for name in columns]
     arrays += [
         ragged(targets, np.int32),
-        ragged([s.ids for s in soft], soft_type.value_type.to_pandas_dtype(), per_token=True),
+        ragged([s.ids for s in soft], id_dtype, per_token=True),
         ragged([s.logprobs for s in soft], np.float16, per_token=True),
         ragged([s.tail_logprob for s in soft], np.float16),
         ragged([s.kind for s in soft], np.uint8),

@@ -1,0 +1,222 @@
+"""Bad input gets one clear line that names what was expected and what came, and loses nothing."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.apps.line import FIXTURES, gin, run, write_data
+from tests.fixtures import world
+
+TINY = "--gin_file=testing/tiny.gin"
+TOKENIZER = f"--student_tokenizer={world.TOKENIZER}"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Copies a fixture folder, to be damaged."""
+
+    def copied(name):
+        shutil.copytree(FIXTURES / name, tmp_path / name)
+        return tmp_path / name
+
+    return copied
+
+
+@pytest.fixture
+def fails(capsys):
+    """Runs a subcommand that must fail; returns its one line of error."""
+
+    def run_it(*argv):
+        assert run(*argv) == 1
+        lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+        assert len(lines) == 1, lines
+        return lines[0]
+
+    return run_it
+
+
+def change_info(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def align(records, out, *more):
+    return ("align", f"--records={records}", TOKENIZER, f"--out={out}", *more)
+
+
+def pack(aligned, out, *more):
+    return ("pack", TINY, gin("ALIGNED_DIRS", (str(aligned),)), f"--out={out}", *more)
+
+
+def train(packed, model, *more):
+    return ("train", TINY, gin("PACKED_DIR", str(packed)), gin("MODEL_DIR", str(model)), *more)
+
+
+def test_missing_data_folder(fails, tmp_path, monkeypatch):
+    monkeypatch.delenv("SPECIALIZE_JAX_DATA", raising=False)
+    arguments = ("import", "--source=gsm8k", f"--out={tmp_path / 'out'}")
+    assert "expected --data_dir DIR or the variable SPECIALIZE_JAX_DATA" in fails(*arguments)
+    absent = tmp_path / "absent"
+    assert f"data folder '{absent}' does not exist" in fails(*arguments, f"--data_dir={absent}")
+
+
+def test_a_question_without_a_gold_answer(fails, tmp_path):
+    data = write_data(tmp_path / "data")
+    path = data / "gsm8k" / "train.jsonl"
+    path.write_text(path.read_text() + '{"question": "?", "answer": "no idea"}\n')
+    line = fails("import", "--source=gsm8k", f"--data_dir={data}", f"--out={tmp_path / 'out'}")
+    assert "train.jsonl:4: a question without a gold answer" in line
+    assert "expected a last line '#### <answer>', got 'no idea'" in line
+
+
+def test_unknown_alignment_mode(fails, tmp_path):
+    line = fails(*align(FIXTURES / "teacher_records", tmp_path / "out", "--mode=two_to_two"))
+    assert "mode must be one of one_to_one" in line and "'two_to_two'" in line
+
+
+def test_unknown_mixture_and_module(fails, tmp_path):
+    out = tmp_path / "out"
+    line = fails(*pack(FIXTURES / "aligned_examples", out, gin("MIXTURE_OR_TASK_NAME", "nope")))
+    assert "unknown mixture or task 'nope'" in line and "distill_four_formats" in line
+    line = fails(*pack(FIXTURES / "aligned_examples", out, gin("MIXTURE_OR_TASK_MODULE", "no.pe")))
+    assert "cannot import MIXTURE_OR_TASK_MODULE 'no.pe'" in line
+
+
+def test_unknown_size(fails, tmp_path):
+    line = fails(*train(FIXTURES / "packed_rows", tmp_path / "model", gin("SIZE", "t5_huge")))
+    assert "t5_1_1_small" in line and "'t5_huge'" in line
+
+
+def test_unknown_evaluation_format_and_missing_checkpoints(fails, tmp_path):
+    arguments = ("evaluate", TINY, gin("MODEL_DIR", str(tmp_path)), f"--data_dir={tmp_path}")
+    assert "config.json" in fails(*arguments)
+
+
+def test_coverage_below_the_minimum(fails, tmp_path):
+    line = fails(*train(FIXTURES / "packed_rows", tmp_path / "model", gin("MIN_COVERAGE", 0.9)))
+    assert "coverage of at least MIN_COVERAGE=0.9" in line and "match_sample" in line
+
+
+def test_k_out_larger_than_stored(fails, tmp_path):
+    line = fails(*pack(FIXTURES / "aligned_examples", tmp_path / "out", gin("K_OUT", 9)))
+    assert "stores K_out=4 entries per token, but K_OUT=9 was configured" in line
+
+
+@pytest.mark.parametrize("keep", [0, 0.5, 1])
+def test_damaged_shards_of_every_folder(fails, copy, tmp_path, keep):
+    """Emptied, cut in half, and one byte changed."""
+
+    def damage(path):
+        content = bytearray(path.read_bytes())
+        content = content[: int(len(content) * keep)]
+        if keep == 1:
+            content[len(content) // 2] ^= 0xFF
+        path.write_bytes(bytes(content))
+
+    records, aligned, packed = map(copy, ("teacher_records", "aligned_examples", "packed_rows"))
+    damage(records / "part-00001.parquet")
+    damage(aligned / "part-00001.parquet")
+    damage(packed / "train-00001.array_record")
+    out = tmp_path / "out"
+    line = fails(*align(records, out))
+    assert "part-00001.parquet': SHA-256 mismatch, expected" in line
+    # The part before the damaged one is done, and kept.
+    assert (out / "part-00000.parquet").exists() and not (out / "alignment_info.json").exists()
+    assert "part-00001.parquet': SHA-256 mismatch" in fails(*pack(aligned, tmp_path / "packed"))
+    assert "train-00001.array_record': SHA-256 mismatch" in fails(
+        *train(packed, tmp_path / "model")
+    )
+    for folder in (records, aligned, packed):
+        assert "SHA-256 mismatch" in fails("verify", folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "info"),
+    [
+        ("teacher_records", "teacher_info.json"),
+        ("aligned_examples", "alignment_info.json"),
+        ("packed_rows", "packed_info.json"),
+    ],
+)
+def test_wrong_schema_versions(fails, copy, name, info):
+    folder = copy(name)
+    change_info(folder / info, version=7)
+    line = fails("verify", folder)
+    assert f"reads version 1 of schema '{name}', got version 7" in line
+
+
+def test_a_changed_tokenizer_file(fails, copy, tmp_path):
+    folder = copy("aligned_examples")
+    with (folder / "student_tokenizer.model").open("ab") as file:
+        file.write(b"?")
+    line = fails(*pack(folder, tmp_path / "out"))
+    assert "student_tokenizer.model': SHA-256 mismatch" in line
+
+
+def test_targets_longer_than_the_feature_length(fails, tmp_path, capsys):
+    lengths = gin("TASK_FEATURE_LENGTHS", {"inputs": 512, "targets": 30})
+    aligned = FIXTURES / "aligned_examples"
+    line = fails(*pack(aligned, tmp_path / "a", lengths, gin("ON_TOO_LONG", "error")))
+    assert "TASK_FEATURE_LENGTHS allows 30" in line and "'targets' of a" in line
+    assert "no example of split" in fails(
+        *pack(aligned, tmp_path / "b", gin("TASK_FEATURE_LENGTHS", {"inputs": 5, "targets": 5}))
+    )
+    assert run(*pack(aligned, tmp_path / "c", lengths, gin("ON_TOO_LONG", "truncate"))) == 0
+    assert "truncate: " in capsys.readouterr().out
+    info = json.loads((tmp_path / "c" / "packed_info.json").read_text())
+    assert any("targets too long" in what for what in info["too_long"])
+    assert "unknown ON_TOO_LONG 'cut'" in fails(
+        *pack(aligned, tmp_path / "d", lengths, gin("ON_TOO_LONG", "cut"))
+    )
+
+
+def test_missing_lengths_are_named(fails, tmp_path):
+    lengths = gin("TASK_FEATURE_LENGTHS", {"inputs": 512})
+    line = fails(*pack(FIXTURES / "aligned_examples", tmp_path / "out", lengths))
+    assert "expected 'inputs' and 'targets', got {'inputs': 512}" in line
+
+
+def test_unwritable_output(fails, tmp_path):
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "out"
+    for arguments in (
+        align(FIXTURES / "teacher_records", below),
+        pack(FIXTURES / "aligned_examples", below),
+        train(FIXTURES / "packed_rows", below),
+    ):
+        assert "cannot write to output folder" in fails(*arguments)
+
+
+def test_required_macros_are_named_in_one_error(fails, tmp_path):
+    line = fails("train", "--gin_file=runs/train.gin")
+    for macro in ("MODEL_DIR", "MODEL", "OBJECTIVE", "BATCH_SIZE", "TRAIN_STEPS_RELATIVE"):
+        assert f"{macro}" in line.split("give")[0]
+    line = fails("pack", "--gin_file=testing/tiny.gin", f"--out={tmp_path / 'x'}")
+    assert "required macros are not set: ALIGNED_DIRS;" in line
+
+
+def test_gin_files_that_are_not_there_or_do_not_parse(fails, tmp_path):
+    assert "packaged experiments: experiments/codex_gsm8k_cpu.gin" in fails("train")
+    line = fails("train", "--gin_file=nope.gin")
+    assert "nope.gin" in line and "looked in" in line
+    (tmp_path / "broken.gin").write_text("this is not gin")
+    assert "gin:" in fails("train", f"--gin_file={tmp_path / 'broken.gin'}")
+
+
+def test_another_student_in_the_same_folder(fails, tmp_path):
+    model = tmp_path / "model"
+    assert run(*train(FIXTURES / "packed_rows", model, gin("TRAIN_STEPS_RELATIVE", 1))) == 0
+    line = fails(*train(FIXTURES / "packed_rows", model, "--gin.models.build.d_model=64"))
+    assert "holds checkpoints of another student (d_model: 32 there, 64 now)" in line
+
+
+def test_verify_of_something_else(fails, tmp_path):
+    assert "holds none of teacher_info.json" in fails("verify", tmp_path)
+    assert "does not exist" in fails("verify", tmp_path / "absent")
+
+
+def test_bindings_are_for_gin_commands(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("verify", "x", "--gin.A=1")
+    assert stop.value.code == 2
+    assert "'verify' is not configured by gin" in capsys.readouterr().err

@@ -1,0 +1,167 @@
+"""The line from records to a report, each station by its own command, on made-up data."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from specialize_jax.schemas import folders
+from specialize_jax.training import checkpoints
+from tests.apps.line import FIXTURES, gin, run, write_data
+from tests.fixtures import world
+
+TINY = "--gin_file=testing/tiny.gin"
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+    """All stations once; tests look at what they wrote."""
+    root = tmp_path_factory.mktemp("line")
+    data = write_data(root / "data")
+    aligned, packed = root / "aligned", root / "packed"
+    assert run("import", "--source=gsm8k", f"--data_dir={data}", f"--out={root / 'records'}") == 0
+    records = [f"--records={root / 'records' / 'gsm8k'}"]
+    records += [f"--records={FIXTURES / 'teacher_records'}"]
+    tokenizer = f"--student_tokenizer={world.TOKENIZER}"
+    assert run("align", *records, tokenizer, "--k_out=4", f"--out={aligned}") == 0
+    assert run("pack", TINY, gin("ALIGNED_DIRS", (str(aligned),)), f"--out={packed}") == 0
+    train = [TINY, gin("MODEL_DIR", str(root / "model")), gin("PACKED_DIR", str(packed))]
+    assert run("train", *train) == 0
+    evaluate = [TINY, gin("MODEL_DIR", str(root / "model")), f"--data_dir={data}"]
+    assert run("evaluate", *evaluate, gin("EVAL_CHECKPOINTS", "all")) == 0
+    shown = [root / "records" / "gsm8k", aligned, packed, root / "model"]
+    assert run("report", *shown, f"--out={root / 'report'}") == 0
+    return root
+
+
+def test_every_folder_verifies(line, capsys):
+    for name in ("records/gsm8k", "aligned", "packed", "model"):
+        assert run("verify", line / name) == 0
+        assert "ok:" in capsys.readouterr().out
+
+
+def test_alignment_info_counts_every_position(line):
+    info = json.loads((line / "aligned" / "alignment_info.json").read_text())
+    human = info["by_source"][str(line / "records" / "gsm8k")]
+    assert human["coverage"] == 0 and set(human["reasons"]) == {"no_logprobs"}
+    assert 0 < info["coverage"] < 1 and 0.5 < info["retained_mass"] <= 1
+    transferred = round(info["coverage"] * info["cot_tokens"])
+    assert sum(info["reasons"].values()) + transferred == info["cot_tokens"]
+    assert info["examples"][0]["coverage"] <= info["examples"][-1]["coverage"]
+
+
+def test_packed_has_all_formats_and_no_validation_question_in_training(line):
+    info = folders.read_info(line / "packed", "packed_rows")
+    assert len(info["splits"]["train"]["formats"]) == 4
+    assert len(info["validation_ids"]) == 2
+    assert {entry["epoch"] for entry in info["shards"] if entry["split"] == "train"} == {0, 1}
+
+
+def test_metrics_read_as_one_run_and_the_loss_falls(line):
+    lines = [
+        json.loads(text) for text in (line / "model" / "metrics.jsonl").read_text().splitlines()
+    ]
+    train = [entry for entry in lines if entry["split"] == "train"]
+    held_out = [entry for entry in lines if entry["split"] == "validation"]
+    assert [entry["step"] for entry in train] == [2, 4, 6, 8]
+    assert [entry["step"] for entry in held_out] == [4, 8]
+    assert train[-1]["loss"] < train[0]["loss"]
+    assert train[-1]["kl_loss"] is not None and 0 < train[-1]["coverage"] < 1
+
+
+def test_every_checkpoint_is_scored_on_every_set(line):
+    for step in (4, 8):
+        [path] = (line / "model" / "eval" / str(step)).glob("results_*.json")
+        value = json.loads(path.read_text())
+        tasks = {f"{name}_zero_shot_chain_of_thought" for name in ("gsm8k", "multiarith")}
+        tasks |= {f"{name}_zero_shot_chain_of_thought" for name in ("asdiv", "svamp")}
+        assert set(value["results"]) == tasks
+        assert value["config"]["step"] == step
+        for row in value["results"].values():
+            assert {"exact_match,corrected", "exact_match,fu2023"} <= set(row)
+
+
+def test_the_report_shows_the_run(line):
+    page = (line / "report" / "index.html").read_text()
+    assert "fixture teacher" in page and "MultiArith" in page
+    assert json.loads((line / "report" / "report.json").read_text())["problems"] == []
+
+
+def test_a_finished_folder_is_left_alone(line, capsys):
+    before = (line / "packed" / "packed_info.json").read_bytes()
+    arguments = [gin("ALIGNED_DIRS", (str(line / "aligned"),)), f"--out={line / 'packed'}"]
+    assert run("pack", TINY, *arguments) == 0
+    assert "already packed" in capsys.readouterr().out
+    assert (line / "packed" / "packed_info.json").read_bytes() == before
+
+
+def test_alignment_resumes_by_part(line, tmp_path):
+    shutil.copytree(line / "aligned", tmp_path / "aligned")
+    (tmp_path / "aligned" / "alignment_info.json").unlink()
+    (tmp_path / "aligned" / "part-00002.parquet").unlink()
+    kept = (tmp_path / "aligned" / "part-00001.parquet").stat().st_mtime_ns
+    records = [f"--records={line / 'records' / 'gsm8k'}"]
+    records += [f"--records={FIXTURES / 'teacher_records'}"]
+    tokenizer = f"--student_tokenizer={world.TOKENIZER}"
+    out = f"--out={tmp_path / 'aligned'}"
+    assert run("align", *records, tokenizer, "--k_out=4", out) == 0
+    assert (tmp_path / "aligned" / "part-00001.parquet").stat().st_mtime_ns == kept
+    for name in ("part-00002.parquet", "alignment_info.json"):
+        again, first = (folder / "aligned" / name for folder in (tmp_path, line))
+        assert again.read_bytes() == first.read_bytes()
+
+
+def test_packing_again_gives_the_same_bytes(line, tmp_path):
+    again = tmp_path / "packed"
+    assert run("pack", TINY, gin("ALIGNED_DIRS", (str(line / "aligned"),)), f"--out={again}") == 0
+    first, second = (folders.read_info(f, "packed_rows") for f in (line / "packed", again))
+    assert first["shards"] == second["shards"]
+
+
+def params_of(model_dir, step):
+    folder = model_dir / "checkpoints" / str(step) / "params"
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as reader:
+        return reader.restore(folder.absolute())
+
+
+def test_kill_nine_and_the_same_command_again_give_the_same_parameters(line, tmp_path):
+    """The uninterrupted run is the one of `line`; this one dies after its first checkpoint."""
+    import jax
+
+    model = tmp_path / "model"
+    command = [sys.executable, "-m", "specialize_jax.apps.main", "train", TINY]
+    command += [gin("MODEL_DIR", str(model)), gin("PACKED_DIR", str(line / "packed"))]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    # Long enough that the kill comes in the middle.
+    process = subprocess.Popen([*command, gin("TRAIN_STEPS_RELATIVE", 4000)], env=environment)
+    deadline = time.monotonic() + 240
+    while checkpoints.latest_step(model / "checkpoints") is None:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # Checkpoints behind the end of the uninterrupted run would make the next run do nothing.
+    for step in checkpoints.all_steps(model / "checkpoints"):
+        if step > 4:
+            shutil.rmtree(model / "checkpoints" / str(step))
+    assert subprocess.run(command, env=environment).returncode == 0
+    expected, got = (jax.tree.leaves(params_of(m, 8)) for m in (line / "model", model))
+    assert len(expected) == len(got) > 10
+    for one, other in zip(expected, got, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    def values(folder):
+        rows = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [
+            {k: v for k, v in r.items() if k not in ("time", "tokens_per_second")} for r in rows
+        ]
+
+    assert values(model) == values(line / "model")
