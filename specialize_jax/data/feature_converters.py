@@ -23,11 +23,16 @@ _SOFT_FEATURES = {
 }
 
 
+def with_soft_lengths(lengths: Mapping[str, int]) -> dict[str, int]:
+    """Returns `task_feature_lengths` of the converter from those of `inputs` and `targets`."""
+    return {**lengths, **dict.fromkeys(_SOFT_FEATURES, lengths["targets"])}
+
+
 class DistillationEncDecConverter(seqio.EncDecFeatureConverter):
     """`EncDecFeatureConverter` with `decoder_soft_*` and `decoder_format`.
 
-    `task_feature_lengths` needs `inputs` and `targets` alone: the other features are as long as
-    the targets.
+    Its `task_feature_lengths` name every feature; `with_soft_lengths` adds those of the soft
+    targets, which are as long as the targets.
     """
 
     TASK_FEATURES = {
@@ -39,11 +44,10 @@ class DistillationEncDecConverter(seqio.EncDecFeatureConverter):
         **{name: _SPEC(dtype=dtype, rank=rank) for name, dtype, rank in _SOFT_FEATURES.values()},
     }
 
-    def __init__(self, k: int, pack: bool = False):
+    def __init__(self, pack: bool = False):
         """Creates the converter.
 
         Args:
-          k: entries per target token.
           pack: must be False.
 
         Raises:
@@ -54,18 +58,7 @@ class DistillationEncDecConverter(seqio.EncDecFeatureConverter):
                 "seqio's packer cannot carry soft targets (non-zeros as lengths, int32, rank 1); "
                 "use `specialize-jax pack` or `specialize_jax.data.packing`, or pack=False"
             )
-        self._k = k
         super().__init__(pack=False)
-
-    def __call__(
-        self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]
-    ) -> tf.data.Dataset:
-        """Converts a dataset of task features; see `seqio.FeatureConverter`."""
-        length = task_feature_lengths["targets"]
-        lengths: dict[str, int | tuple[int, ...]] = {**task_feature_lengths}
-        for name, (_, _, rank) in _SOFT_FEATURES.items():
-            lengths[name] = (length, self._k) if rank == 2 else length
-        return super().__call__(ds, lengths)
 
     def _convert_example(self, features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
         converted = dict(super()._convert_example(features))
