@@ -121,7 +121,8 @@ def test_unpacked_rows_equal_seqios_converter(fmt):
     for theirs, example in zip(converted, examples, strict=True):
         ours = packing.build_row([example], LENGTHS, 4)
         # seqio shifts the last token into the padding, where nothing is scored.
-        theirs["decoder_input_tokens"] *= theirs["decoder_loss_weights"]
+        inputs = theirs["decoder_input_tokens"] * theirs["decoder_loss_weights"]
+        theirs = {**theirs, "decoder_input_tokens": inputs}
         for name, value in theirs.items():
             np.testing.assert_array_equal(value, ours[name], err_msg=name)
 
