@@ -201,7 +201,7 @@ def _samples(predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
         for prediction in predictions:
             yield results.build_sample(
                 doc_id=prediction.question.row,
-                doc=prediction.question.source,
+                doc={"question": prediction.question.question, **prediction.question.source},
                 target=prediction.question.answer,
                 prompt=prediction.prompt,
                 generation=prediction.generation,

@@ -188,7 +188,10 @@ def _tiles(report: dict[str, Any]) -> list[dict[str, Any]]:
         step = "" if row["step"] is None else f", step {row['step']:,}"
         label = f"{row['run']}, {row['mode']}{step}"
         by_set.setdefault(row["data_set"], []).append((label, row["accuracy"]))
-    tiles += [_tile(f"Accuracy, {name}", "share", values) for name, values in by_set.items()]
+    tiles += [
+        _tile(f"Accuracy, {name.replace('_', ' ')}", "share", values)
+        for name, values in by_set.items()
+    ]
     return tiles if by_set else [*tiles, _tile("Accuracy", "share", [])]
 
 

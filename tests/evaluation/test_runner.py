@@ -200,7 +200,7 @@ def test_saved_files_follow_the_schema(tmp_path):
     assert [(sample["filter"], sample["doc_id"]) for sample in samples] == [
         (mode, row) for mode in runner.MODES for row in range(8)
     ]
-    assert samples[0]["doc"] == {"sum": [0, 1]}
+    assert samples[0]["doc"] == {"question": "What is 0 + 1?", "sum": [0, 1]}
     assert samples[0]["arguments"]["gen_args_0"]["arg_1"] == {"max_length": 64}
     assert [sample["exact_match"] for sample in samples[:8]] == [0, 0, 1, 1, 1, 1, 1, 0]
     assert sorted(file.name for file in tmp_path.iterdir()) == [
