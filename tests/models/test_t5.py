@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from specialize_jax import models
 from specialize_jax.models import t5
@@ -20,24 +21,33 @@ TINY = t5.T5Config(
 )
 
 
+# Compile time is all that these tests cost, so the compiler is told not to optimise.
+_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
 @functools.cache
 def _params(**shape):
-    return jax.jit(t5.build(dataclasses.replace(TINY, **shape)).init)(jax.random.key(0))
+    return _jit(t5.build(dataclasses.replace(TINY, **shape)).init)(jax.random.key(0))
+
+
+def _plain(*, dtype="float32", dropout_rate=0.0, remat="none", **shape):
+    """A model and parameters, which do not depend on the numerics."""
+    numerics = {"dtype": dtype, "dropout_rate": dropout_rate, "remat": remat}
+    return t5.build(dataclasses.replace(TINY, **shape, **numerics)), _params(**shape)
 
 
 @functools.cache
-def _model(*, dtype="float32", dropout_rate=0.0, remat="none", **shape):
-    """A model, its functions compiled once for all tests, and parameters."""
-    numerics = {"dtype": dtype, "dropout_rate": dropout_rate, "remat": remat}
-    model = t5.build(dataclasses.replace(TINY, **shape, **numerics))
+def _model(**overrides):
+    """The same with the model's functions compiled, once for all tests."""
+    model, params = _plain(**overrides)
     compiled = dataclasses.replace(
         model,
-        hidden=jax.jit(model.hidden),
-        logits=jax.jit(model.logits),
-        init_cache=jax.jit(model.init_cache, static_argnums=2),
-        decode_step=jax.jit(model.decode_step, donate_argnums=1),
+        hidden=_jit(model.hidden),
+        logits=_jit(model.logits),
+        init_cache=_jit(model.init_cache, static_argnums=2),
+        decode_step=_jit(model.decode_step, donate_argnums=1),
     )
-    return compiled, _params(**shape)
+    return compiled, params
 
 
 def _batch(seed=0, rows=2, encoder_length=9, decoder_length=6):
@@ -94,7 +104,7 @@ def test_every_parameter_has_one_axis_name_per_dimension():
 
 def test_initial_scales_are_those_of_t5x():
     model = t5.build(dataclasses.replace(TINY, d_model=128, d_kv=64, d_ff=256))
-    params = jax.jit(model.init)(jax.random.key(1))
+    params = _jit(model.init)(jax.random.key(1))
     layer = params["decoder"]["layers"]
     deviations = {
         "query": (layer["self_attention"]["query"]["kernel"], (128 * 64) ** -0.5),
@@ -222,15 +232,28 @@ def test_rematerialisation_keeps_gradients(remat):
 
 @functools.cache
 def _gradient(remat):
-    model, params = _model(dropout_rate=0.5, remat=remat)
+    model, params = _plain(dropout_rate=0.5, remat=remat)
     batch, key = _batch(), jax.random.key(3)
-    return jax.jit(jax.grad(lambda p: jnp.sum(model.hidden(p, batch, dropout_rng=key) ** 2)))(
-        params
-    )
+    return _jit(jax.grad(lambda p: jnp.sum(model.hidden(p, batch, dropout_rng=key) ** 2)))(params)
+
+
+def test_activation_constraints_follow_the_axis_rules_in_force():
+    model, params = _plain()
+    batch = _batch()
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "model"))
+    rules = (("batch", "data"), ("heads", "model"), ("length", None), ("kv", None))
+    tokens = batch["encoder_input_tokens"]
+    with jax.set_mesh(mesh), nn.logical_axis_rules(rules + (("activation_embed", None),)):
+        text = jax.jit(model.logits).lower(params, batch).as_text()
+        cache = jax.eval_shape(lambda p: model.init_cache(p, tokens, 6), params)
+        jax.eval_shape(model.decode_step, params, cache, tokens[:, 0])  # ranks fit here, too
+    assert '{"data"}, {}, {"model"}, {}' in text  # [B, Q, H, Dh] in attention
+    assert '{"data"}, {}, {}' in text  # [B, Q, D] between layers
+    assert "sharding_constraint" not in jax.jit(model.logits).lower(params, batch).as_text()
 
 
 def test_learns_two_examples_from_random_weights():
-    model, params = _model()
+    model, params = _plain()
     batch = _batch()
     targets = np.roll(batch["decoder_input_tokens"], -1, axis=1)
 
@@ -238,7 +261,7 @@ def test_learns_two_examples_from_random_weights():
         log_probs = jax.nn.log_softmax(model.hidden(params, batch) @ model.unembed(params))
         return -jnp.mean(jnp.take_along_axis(log_probs, targets[..., None], axis=-1))
 
-    @jax.jit
+    @_jit
     def step(params, momentum):
         value, gradient = jax.value_and_grad(loss)(params)
         momentum = jax.tree.map(lambda m, g: 0.9 * m + g, momentum, gradient)

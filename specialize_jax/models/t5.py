@@ -1,0 +1,146 @@
+"""T5: 1.1 and Flan (gated GELU, a head of its own) and 1.0 (ReLU, tied and rescaled head).
+
+Letters: `B` rows, `Tin` encoder tokens, `S` decoder tokens, `D` model width, `V` vocabulary.
+
+Sources: 1910.10683; T5 1.1 at
+https://github.com/google-research/text-to-text-transfer-transformer/blob/main/released_checkpoints.md.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.core import meta
+
+from specialize_jax.models import attention
+from specialize_jax.models.interface import Batch, Cache, Model, Params
+from specialize_jax.models.t5_config import ACTIVATIONS, DTYPES, REMAT, SIZES, T5Config
+from specialize_jax.models.t5_network import T5, DecoderLayer, relative_bias
+
+__all__ = ["ACTIVATIONS", "DTYPES", "REMAT", "SIZES", "T5Config", "build"]
+
+
+def build(config: T5Config, *, name: str = "t5") -> Model:
+    """Makes the functions of a T5.
+
+    Args:
+      config: shape and numerics; `dataclasses.replace(SIZES[...], dtype="bfloat16")` and so on.
+      name: for logs and reports.
+
+    Returns:
+      The model; it holds no parameters.
+    """
+    return Model(
+        name=name,
+        config=config,
+        init=functools.partial(_init, config),
+        axes=functools.partial(_axes, config),
+        hidden=functools.partial(_hidden, config),
+        unembed=functools.partial(_unembed, config),
+        logits=functools.partial(_logits, config),
+        init_cache=functools.partial(_init_cache, config),
+        decode_step=functools.partial(_decode_step, config),
+    )
+
+
+def _dummy_batch() -> Batch:
+    tokens = jnp.ones((1, 1), jnp.int32)
+    return {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
+
+
+def _init(config: T5Config, rng: jax.Array) -> Params:
+    return meta.unbox(_without_dropout(config).init(rng, _dummy_batch())["params"])
+
+
+def _axes(config: T5Config) -> dict[str, Any]:
+    module = _without_dropout(config)
+    boxed = jax.eval_shape(module.init, jax.random.key(0), _dummy_batch())["params"]
+    return jax.tree.map(
+        lambda box: box.names, boxed, is_leaf=lambda node: isinstance(node, meta.AxisMetadata)
+    )
+
+
+def _without_dropout(config: T5Config) -> T5:
+    return T5(dataclasses.replace(config, dropout_rate=0.0))
+
+
+def _hidden(
+    config: T5Config, params: Params, batch: Batch, *, dropout_rng: jax.Array | None = None
+) -> jax.Array:
+    if dropout_rng is None or config.dropout_rate == 0:
+        return _without_dropout(config).bind({"params": params}).hidden(batch)
+    return T5(config).bind({"params": params}, rngs={"dropout": dropout_rng}).hidden(batch)
+
+
+def _unembed(config: T5Config, params: Params) -> jax.Array:
+    if config.tied_embeddings:
+        return params["token_embedder"]["embedding"].T
+    return params["logits_dense"]["kernel"]
+
+
+def _logits(config: T5Config, params: Params, batch: Batch) -> jax.Array:
+    return _project(config, params, _hidden(config, params, batch))
+
+
+def _project(config: T5Config, params: Params, hidden: jax.Array) -> jax.Array:
+    unembed = _unembed(config, params).astype(config.dtype)
+    return jnp.dot(hidden, unembed, preferred_element_type=jnp.float32)
+
+
+def _decoder_layer(config: T5Config, params: Params, index: int) -> DecoderLayer:
+    """The layer at `index`, bound to its slice of the stacked parameters.
+
+    Decoding is not scanned over layers: with constant indices XLA takes these slices out of the
+    decoding loop, while a scan would copy each layer's weights and cross-attention keys at every
+    token.
+    """
+    own = jax.tree.map(lambda stacked: stacked[index], params["decoder"]["layers"])
+    return DecoderLayer(dataclasses.replace(config, dropout_rate=0.0)).bind({"params": own})
+
+
+def _init_cache(
+    config: T5Config, params: Params, encoder_input_tokens: jax.Array, max_decode_length: int
+) -> Cache:
+    segments = (encoder_input_tokens > 0).astype(jnp.int32)
+    encoded = (
+        _without_dropout(config).bind({"params": params}).encode(encoder_input_tokens, segments)
+    )
+    shape = (encoded.shape[0], config.num_heads, max_decode_length, config.d_kv)
+    cache: Cache = {
+        "index": jnp.zeros((), jnp.int32),
+        "cross_mask": attention.mask_bias(segments > 0)[:, None],
+        "layers": [],
+    }
+    for index in range(config.num_decoder_layers):
+        key, value = _decoder_layer(config, params, index).cross_keys_values(encoded)
+        empty = {name: jnp.zeros(shape, config.dtype) for name in ("self_key", "self_value")}
+        cache["layers"].append({"cross_key": key, "cross_value": value, **empty})
+    return cache
+
+
+def _decode_step(
+    config: T5Config, params: Params, cache: Cache, tokens: jax.Array
+) -> tuple[jax.Array, Cache]:
+    module = _without_dropout(config).bind({"params": params})
+    index = cache["index"]
+    bias = _step_bias(config, params, index, cache["layers"][0]["self_key"].shape[2])
+    x = module.token_embedder(tokens)
+    updated = []
+    for number, layer_cache in enumerate(cache["layers"]):
+        layer = _decoder_layer(config, params, number)
+        x, layer_cache = layer.step(x, layer_cache, index, bias, cache["cross_mask"])
+        updated.append(layer_cache)
+    x = module.rescale(module.decoder.decoder_norm(x))
+    return _project(config, params, x), {**cache, "index": index + 1, "layers": updated}
+
+
+def _step_bias(config: T5Config, params: Params, index: jax.Array, length: int) -> jax.Array:
+    """Row `index` of the decoder's relative bias, with later positions masked: [1, H, length]."""
+    table = {"params": params["decoder"]["relpos_bias"]}
+    bias = relative_bias(config, bidirectional=False).bind(table)
+    row = jax.lax.dynamic_slice_in_dim(
+        bias.diagonals(length, length), length - 1 - index, length, axis=1
+    )
+    return (row + attention.mask_bias(jnp.arange(length) <= index)[None])[None]
