@@ -81,7 +81,7 @@ def _most_likely(logits: jax.Array) -> jax.Array:
     """The first index of the largest logit: [B, V] -> [B] int32.
 
     `jnp.argmax` carries value and index through one scalar loop on CPUs; two plain reductions
-    vectorise and take a third of its time.
+    vectorise and take a fraction of its time.
     """
     highest = jnp.max(logits, axis=-1, keepdims=True)
     ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)

@@ -126,7 +126,7 @@ def _scan(layer: type[nn.Module], config: T5Config, length: int, num_shared: int
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=(nn.broadcast,) * num_shared,
-        length=length, unroll=length,
+        length=length,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
     return scanned(config)
