@@ -5,7 +5,7 @@ the question among the exemplars, -1 if it is not there), `targets` [S] int32, `
 `soft_logprobs` [S, K], `soft_tail_logprob`, `soft_kind`, `soft_reason` [S].
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,35 +68,41 @@ class AlignedSource(seqio.DataSource):
         if shuffle:
             np.random.Generator(np.random.Philox(seed)).shuffle(order)
 
-        def generate() -> Iterator[dict[str, Any]]:
-            for index in order:
-                row = rows[index]
-                yield {
-                    "example_id": row["example_id"],
-                    "question": row["question"],
-                    "chain": row["targets_pretokenized"],
-                    "answer": row["gold_answer"] or "",
-                    "pool_index": corpus.pool_index.get(row["question"], -1),
-                    "targets": row["targets"],
-                    **{f"soft_{name}": value for name, value in row["soft"]._asdict().items()},
-                }
+        # By index and not from a generator: at a generator's end TensorFlow formats a traceback on
+        # a thread of its own, which Python 3.11 can mistake for work of the main thread.
+        columns: dict[str, tuple[tf.DType, list[int | None]]] = {
+            "example_id": (tf.string, []),
+            "question": (tf.string, []),
+            "chain": (tf.string, []),
+            "answer": (tf.string, []),
+            "pool_index": (tf.int32, []),
+            "targets": (tf.int32, [None]),
+            "soft_ids": (tf.int32, [None, corpus.k]),
+            "soft_logprobs": (tf.float32, [None, corpus.k]),
+            "soft_tail_logprob": (tf.float32, [None]),
+            "soft_kind": (tf.int32, [None]),
+            "soft_reason": (tf.int32, [None]),
+        }
 
-        def spec(dtype: tf.DType, *shape: int | None) -> tf.TensorSpec:
-            return tf.TensorSpec(shape, dtype)
+        def look_up(index: np.ndarray) -> list[Any]:
+            row = rows[int(index)]
+            return [
+                row["example_id"],
+                row["question"],
+                row["targets_pretokenized"],
+                row["gold_answer"] or "",
+                np.int32(corpus.pool_index.get(row["question"], -1)),
+                row["targets"],
+                *row["soft"],
+            ]
 
-        return tf.data.Dataset.from_generator(
-            generate,
-            output_signature={
-                "example_id": spec(tf.string),
-                "question": spec(tf.string),
-                "chain": spec(tf.string),
-                "answer": spec(tf.string),
-                "pool_index": spec(tf.int32),
-                "targets": spec(tf.int32, None),
-                "soft_ids": spec(tf.int32, None, corpus.k),
-                "soft_logprobs": spec(tf.float32, None, corpus.k),
-                "soft_tail_logprob": spec(tf.float32, None),
-                "soft_kind": spec(tf.int32, None),
-                "soft_reason": spec(tf.int32, None),
-            },
+        def fetch(index: tf.Tensor) -> dict[str, tf.Tensor]:
+            values = tf.numpy_function(look_up, [index], [dtype for dtype, _ in columns.values()])
+            return {
+                name: tf.ensure_shape(value, shape)
+                for value, (name, (_, shape)) in zip(values, columns.items(), strict=True)
+            }
+
+        return tf.data.Dataset.from_tensor_slices(order).map(
+            fetch, num_parallel_calls=tf.data.AUTOTUNE
         )
