@@ -184,7 +184,7 @@ def run(
             eval_step, functools.partial(held_out.in_order, eval_steps), mesh=mesh
         )
     provenance.write(folder, "train", gin=True)
-    loop.fit(
+    state = loop.fit(
         partitioning.with_shardings(shapes, shardings),
         start,
         train_step,
@@ -205,7 +205,8 @@ def run(
         max_to_keep=checkpoints_to_keep,
         config=config,
     )
-    print(f"done: {folder}")
+    reached = int(state.step)
+    print(f"{'done' if reached == train_steps else f'stopped at step {reached}'}: {folder}")
 
 
 def make_loss_fn(
@@ -281,18 +282,10 @@ def check_same_model(folder: epath.Path, config: dict[str, Any]) -> None:
     """
     if checkpoints.latest_step(folder) is None:
         return
-    before = checkpoints.read_config(folder)["model"]
-    # What changes how a student is computed, not what its parameters are, may change.
-    names = [name for name in config["model"] if name not in ("dtype", "dropout_rate", "remat")]
-    changed = [
-        f"{name}: {before.get(name)} there, {config['model'][name]} now"
-        for name in names
-        if before.get(name) != config["model"][name]
-    ]
+    changed = _differences(checkpoints.read_config(folder)["model"], config["model"])
     if changed:
         raise ValueError(
-            f"'{folder}' holds checkpoints of another student ({'; '.join(changed)}); "
-            "give another MODEL_DIR"
+            f"'{folder}' holds checkpoints of another student ({changed}); give another MODEL_DIR"
         )
 
 
@@ -302,15 +295,22 @@ def load_initial(path: str, model: Model, shardings: Any) -> Any:
     Raises:
       ValueError: the folder holds a student of another shape.
     """
-    config, params = convert.load_hf(path, shardings=shardings)
-    here, there = dataclasses.asdict(model.config), dataclasses.asdict(config)
-    changed = [
-        f"{name}: {there[name]} in the folder, {here[name]} in SIZE"
-        for name in here
-        if name not in ("dtype", "dropout_rate", "remat") and here[name] != there[name]
-    ]
+    # Master parameters are float32, whatever the folder was saved in.
+    config, params = convert.load_hf(path, dtype="float32", shardings=shardings)
+    changed = _differences(dataclasses.asdict(config), dataclasses.asdict(model.config))
     if changed:
-        raise ValueError(
-            f"INITIAL_CHECKPOINT_PATH '{path}' is not a '{model.name}': {'; '.join(changed)}"
-        )
+        raise ValueError(f"INITIAL_CHECKPOINT_PATH '{path}' is not a '{model.name}': {changed}")
     return params
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Returns which settings of a stored student differ from the one asked for.
+
+    What changes how a student is computed, and not what its parameters are, may differ.
+    """
+    names = [name for name in here if name not in ("dtype", "dropout_rate", "remat")]
+    return "; ".join(
+        f"{name}: {there.get(name)} there, {here[name]} here"
+        for name in names
+        if there.get(name) != here[name]
+    )

@@ -207,7 +207,7 @@ def test_another_student_in_the_same_folder(fails, tmp_path):
     model = tmp_path / "model"
     assert run(*train(FIXTURES / "packed_rows", model, gin("TRAIN_STEPS_RELATIVE", 1))) == 0
     line = fails(*train(FIXTURES / "packed_rows", model, "--gin.models.build.d_model=64"))
-    assert "holds checkpoints of another student (d_model: 32 there, 64 now)" in line
+    assert "holds checkpoints of another student (d_model: 32 there, 64 here)" in line
 
 
 def test_verify_of_something_else(fails, tmp_path):

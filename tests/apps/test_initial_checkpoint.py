@@ -36,7 +36,7 @@ def test_another_shape_is_refused(folder, tmp_path, capsys):
     path, _ = folder
     arguments = [gin("MODEL_DIR", str(tmp_path / "m")), gin("INITIAL_CHECKPOINT_PATH", str(path))]
     assert run(*TINY, *arguments, "--gin.models.build.d_ff=96") == 1
-    assert "is not a 't5_1_1_tiny': d_ff: 64 in the folder, 96 in SIZE" in capsys.readouterr().err
+    assert "is not a 't5_1_1_tiny': d_ff: 64 there, 96 here" in capsys.readouterr().err
 
 
 def test_a_missing_folder_is_named(tmp_path, capsys):

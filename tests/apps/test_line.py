@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -91,6 +92,46 @@ def test_the_report_shows_the_run(line):
     page = (line / "report" / "index.html").read_text()
     assert "fixture teacher" in page and "MultiArith" in page
     assert json.loads((line / "report" / "report.json").read_text())["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("EVAL_FORMATS", ("few_shot",), "unknown format 'few_shot'; choices: zero_shot_answer"),
+        ("EVAL_FORMATS", ("in_context_chain_of_thought",), "needs EVAL_EXEMPLARS"),
+        ("EVAL_SETS", ("mmlu",), "mmlu"),
+        ("EVAL_CHECKPOINTS", (5,), r"no checkpoints \[5\] in .*; choices: \[4, 8\]"),
+        ("EVAL_CHECKPOINTS", "best", "expected 'last', 'all' or a list, got 'best'"),
+        ("EVAL_INPUT_LENGTH", 16, "tokens, EVAL_INPUT_LENGTH allows 16"),
+    ],
+)
+def test_bad_evaluation_settings_are_named(line, tmp_path, capsys, name, value, message):
+    # On a copy: what was answered before is not asked again, and so would not be too long.
+    shutil.copytree(line / "model", tmp_path / "model", ignore=shutil.ignore_patterns("eval"))
+    model = gin("MODEL_DIR", str(tmp_path / "model"))
+    assert run("evaluate", TINY, model, f"--data_dir={line / 'data'}", gin(name, value)) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_missing_set_is_named(line, tmp_path, capsys):
+    model = gin("MODEL_DIR", str(line / "model"))
+    assert run("evaluate", TINY, model, f"--data_dir={tmp_path}") == 1
+    error = capsys.readouterr().err
+    assert str(tmp_path / "gsm8k" / "test.jsonl") in error and "--data_dir" in error
+
+
+def test_in_context_prompts_from_a_file(line, tmp_path):
+    exemplars = tmp_path / "prompt.txt"
+    blocks = [f"Q: {q}\nLet's think step by step\n{c}" for q, c, _ in map(world.problem, range(2))]
+    exemplars.write_text("\n\n".join(blocks))
+    arguments = [gin("MODEL_DIR", str(line / "model")), f"--data_dir={line / 'data'}"]
+    arguments += [gin("EVAL_FORMATS", ("in_context_chain_of_thought",))]
+    arguments += [gin("EVAL_EXEMPLARS", str(exemplars)), gin("EVAL_SETS", ("gsm8k",))]
+    assert run("evaluate", TINY, *arguments) == 0
+    path = max((line / "model" / "eval" / "8").glob("results_*.json"))
+    value = json.loads(path.read_text())
+    assert value["n-shot"] == {"gsm8k_in_context_chain_of_thought": 2}
+    path.unlink()
 
 
 def test_a_finished_folder_is_left_alone(line, capsys):
