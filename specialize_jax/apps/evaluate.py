@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from specialize_jax import decoding, tokenizers
-from specialize_jax.apps import gin_setup, progress, provenance
+from specialize_jax.apps import data_dir, gin_setup, progress, provenance
 from specialize_jax.data import formats as formats_lib
 from specialize_jax.evaluation import readers, runner
 from specialize_jax.models import Model, t5
@@ -28,17 +27,12 @@ _LENGTH_STEP = 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
-    parser.add_argument(
-        "--data_dir",
-        default=os.environ.get("SPECIALIZE_JAX_DATA"),
-        metavar="DIR",
-        help="folder of public data sets (default: the variable SPECIALIZE_JAX_DATA, or gin's)",
-    )
+    data_dir.add_argument(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Evaluates as the gin files say."""
-    given = {"data_dir": args.data_dir} if args.data_dir else {}
+    given = {"data": args.data_dir} if args.data_dir else {}
     gin_setup.configured(args, run, **given)()
     return 0
 
@@ -46,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
 def run(
     *,
     model_dir: str,
-    data_dir: str | None,
+    data: str | None,
     sets: Sequence[str],
     formats: Sequence[str],
     exemplars: str | None = None,
@@ -61,7 +55,7 @@ def run(
 
     Args:
       model_dir: a folder that `train` wrote; results go to `model_dir`/eval/<step>.
-      data_dir: folder of public data sets.
+      data: folder of public data sets.
       sets: names of `evaluation.readers.READERS`.
       formats: prompts to ask in, labels of `schemas.Format`.
       exemplars: a prompt file whose examples stand before the question, for in-context formats.
@@ -80,7 +74,7 @@ def run(
     model = t5.build(t5.T5Config(**config["model"]), name=config["name"])
     tokenizer = tokenizers.load(folder / config["student_tokenizer"]["file"])
     asked = build_prompts(formats, exemplars)
-    questions = {name: readers.read(name, data_dir) for name in sets}
+    questions = {name: readers.read(name, data) for name in sets}
     chosen = {
         name: all_of_it if num_questions is None else readers.sample(all_of_it, num_questions, seed)
         for name, all_of_it in questions.items()

@@ -1,7 +1,6 @@
 """What made an output: the operative gin file, package versions and the git commit beside it."""
 
 import datetime
-import importlib.metadata
 import pathlib
 import platform
 import subprocess
@@ -12,7 +11,7 @@ from etils import epath
 
 import specialize_jax
 from specialize_jax.apps import gin_setup
-from specialize_jax.schemas import folders
+from specialize_jax.schemas import folders, results
 
 _PACKAGES = [
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "grain"),
@@ -22,13 +21,7 @@ _PACKAGES = [
 
 def versions() -> dict[str, str]:
     """Returns the versions of this library, Python and the packages that shape results."""
-    found = {"specialize_jax": specialize_jax.__version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version(), **results.package_versions(_PACKAGES)}
 
 
 def git_commit() -> str | None:

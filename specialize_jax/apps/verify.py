@@ -2,8 +2,10 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import pyarrow as pa
 from etils import epath
 
 from specialize_jax.data import packed
@@ -32,31 +34,29 @@ def main(args: argparse.Namespace) -> int:
         batches.NAME: _packed,
     }
     schema = folders.schema_of(folder)
+    noun = "rows"
     if schema is not None:
         lines = checks[schema](folder)
     elif any(folder.glob("results_*.json")) or any(folder.glob("*/*/results_*.json")):
-        lines = _results(folder)
+        lines, noun = _results(folder), "results files"
     else:
         raise SchemaError(
             f"'{folder}' holds none of {', '.join(folders.INFO_FILES.values())} or "
             "results_*.json: nothing that this program finished writing"
         )
-    for line in lines:
-        print(line)
-    print(f"ok: {folder}")
+    count = 0
+    for count, line in enumerate(lines, 1):
+        if count <= _SHOWN:
+            print(line)
+    print(f"{count} {noun} checked\nok: {folder}")
     return 0
 
 
 def _records(folder: epath.Path) -> Iterator[str]:
     info = folders.read_info(folder, records.NAME)
-    rows = 0
-    for entry, table in folders.read_parts(folder, info, records.ARROW_SCHEMA):
-        for number, row in enumerate(table.to_pylist()):
-            records.check_row(row, f"'{folder}/{entry['file']}' row {number}")
-            if rows < _SHOWN:
-                yield records.render_row(row)
-            rows += 1
-    yield f"{records.NAME}: {rows} rows in {len(info['shards'])} parts"
+    for where, row in _rows(folder, info, records.ARROW_SCHEMA, pa.Table.to_pylist):
+        records.check_row(row, where)
+        yield records.render_row(row)
 
 
 def _aligned(folder: epath.Path) -> Iterator[str]:
@@ -64,15 +64,21 @@ def _aligned(folder: epath.Path) -> Iterator[str]:
     tokenizer = info["student_tokenizer"]
     folders.check_hash(folder / tokenizer["file"], tokenizer)
     schema = aligned.arrow_schema(info["k_out"], tokenizer["vocab_size"])
-    rows = 0
+    for where, row in _rows(folder, info, schema, aligned.to_rows):
+        aligned.check_soft(row["soft"], row["targets"], where)
+        yield aligned.render_row(row)
+
+
+def _rows(
+    folder: epath.Path,
+    info: dict[str, Any],
+    schema: pa.Schema,
+    to_rows: Callable[[pa.Table], list[dict[str, Any]]],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields every row of a folder, with the words that name it in an error."""
     for entry, table in folders.read_parts(folder, info, schema):
-        for number, row in enumerate(aligned.to_rows(table)):
-            where = f"'{folder}/{entry['file']}' row {number}"
-            aligned.check_soft(row["soft"], row["targets"], where)
-            if rows < _SHOWN:
-                yield aligned.render_row(row)
-            rows += 1
-    yield f"{aligned.NAME}: {rows} rows in {len(info['shards'])} parts"
+        for number, row in enumerate(to_rows(table)):
+            yield f"'{folder}/{entry['file']}' row {number}", row
 
 
 def _packed(folder: epath.Path) -> Iterator[str]:
@@ -86,10 +92,8 @@ def _packed(folder: epath.Path) -> Iterator[str]:
             indices = range(start, min(start + _ROWS_AT_ONCE, len(rows)))
             batch = rows.batch(indices)
             batches.check_batch(batch, rows.layout, f"'{folder}' {split} row {start} and on")
-            if start == 0:
-                for index in range(min(_SHOWN, len(indices))):
-                    yield f"{split} {batches.render_row(batch, index)}"
-        yield f"{batches.NAME}: {split} {len(rows)} rows"
+            for index in range(len(indices)):
+                yield f"{split} {batches.render_row(batch, index)}"
 
 
 def _results(folder: epath.Path) -> Iterator[str]:

@@ -150,8 +150,10 @@ def read_table(path: epath.PathLike, schema: pa.Schema) -> pa.Table:
     """
     path = epath.Path(path)
     try:
-        with path.open("rb") as file:
-            table = pq.read_table(pa.BufferReader(file.read()))
+        content = pa.BufferReader(path.read_bytes())
+        # On this thread alone: a thread of Arrow's that let go of the bytes while Python shuts down
+        # would abort the process.
+        table = pq.ParquetFile(content, pre_buffer=False).read(use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise SchemaError(
             f"'{path}' is not a complete Parquet file ({path.stat().length} bytes): {error}"

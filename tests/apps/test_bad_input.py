@@ -55,7 +55,7 @@ def train(packed, model, *more):
 def test_missing_data_folder(fails, tmp_path, monkeypatch):
     monkeypatch.delenv("SPECIALIZE_JAX_DATA", raising=False)
     arguments = ("import", "--source=gsm8k", f"--out={tmp_path / 'out'}")
-    assert "expected --data_dir DIR or the variable SPECIALIZE_JAX_DATA" in fails(*arguments)
+    assert "expected --data_dir DIR or SPECIALIZE_JAX_DATA" in fails(*arguments)
     absent = tmp_path / "absent"
     assert f"data folder '{absent}' does not exist" in fails(*arguments, f"--data_dir={absent}")
 
