@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from etils import epath
 
 from specialize_jax import tokenizers
@@ -43,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="checks that the records' tokens are this tokenizer's (p50k_base.tiktoken)",
     )
-    parser.add_argument("--mode", default="one_to_one", help="how distributions are carried over")
+    parser.add_argument(
+        "--mode", default="one_to_one", help="how distributions are carried over: one_to_one"
+    )
     parser.add_argument("--k_out", type=int, default=8, help="entries kept per student token")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
 
@@ -53,6 +56,10 @@ def main(args: argparse.Namespace) -> int:
     if args.k_out < 1:
         raise ValueError(f"--k_out: expected at least 1, got {args.k_out}")
     student = tokenizers.load(args.student_tokenizer)
+    if not isinstance(student, tokenizers.SentencePieceTokenizer):
+        raise ValueError(
+            f"--student_tokenizer: expected a SentencePiece .model, got '{args.student_tokenizer}'"
+        )
     teacher = tokenizers.load(args.teacher_tokenizer) if args.teacher_tokenizer else None
     infos = {folder: folders.read_info(folder, records.NAME) for folder in args.records}
     out = folders.make_folder(args.out)
@@ -68,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
         for entry, table in folders.read_parts(folder, info, records.ARROW_SCHEMA):
             path = out / folders.part_name(len(shards))
             wanted = {**settings, "records": entry["sha256"]}
-            kept = _finished(path, wanted, schema)
+            kept = _finished(path, wanted)
             if kept is None:
                 rows = table.to_pylist()
                 _check_rows(rows, f"'{folder}/{entry['file']}'", teacher)
@@ -119,7 +126,7 @@ def _check_rows(
         alignment_job.check_teacher_tokenizer(rows, teacher, where)
 
 
-def _finished(path: epath.Path, wanted: dict[str, Any], schema: pa.Schema) -> dict[str, Any] | None:
+def _finished(path: epath.Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
     """Returns what a finished part says of itself; None when it has to be made.
 
     Raises:
@@ -127,8 +134,12 @@ def _finished(path: epath.Path, wanted: dict[str, Any], schema: pa.Schema) -> di
     """
     if not path.exists():
         return None
-    table = folders.read_table(path, schema)
-    kept = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
+    try:
+        with path.open("rb") as file:
+            metadata = pq.read_schema(file).metadata or {}
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"'{path}' is no complete Parquet file; remove it: {error}") from error
+    kept = json.loads(metadata.get(_METADATA, b"{}"))
     if kept.get("settings") != wanted:
         raise SchemaError(
             f"'{path}' was made with other settings: expected {wanted}, got "

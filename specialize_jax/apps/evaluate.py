@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,9 +13,9 @@ from etils import epath
 from specialize_jax import decoding, tokenizers
 from specialize_jax.apps import data_dir, gin_setup, progress, provenance
 from specialize_jax.data import formats as formats_lib
-from specialize_jax.evaluation import readers, runner
+from specialize_jax.evaluation import readers, runner, scoring
 from specialize_jax.models import Model, t5
-from specialize_jax.schemas import Format, results
+from specialize_jax.schemas import Format, folders, results
 from specialize_jax.training import checkpoints
 
 EPILOG = """\
@@ -69,9 +70,18 @@ def run(
     Raises:
       ValueError: an unknown set, format or step, or a prompt that is too long.
     """
+    if not sets or not formats:
+        raise ValueError(
+            f"expected at least one of EVAL_SETS and EVAL_FORMATS, got {sets}, {formats}"
+        )
     folder = epath.Path(model_dir)
     config = checkpoints.read_config(folder / "checkpoints")
-    model = t5.build(t5.T5Config(**config["model"]), name=config["name"])
+    try:
+        model = t5.build(t5.T5Config(**config["model"]), name=config["name"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"'{folder / 'checkpoints' / 'config.json'}' does not describe a student: {error!r}"
+        ) from error
     tokenizer = tokenizers.load(folder / config["student_tokenizer"]["file"])
     asked = build_prompts(formats, exemplars)
     questions = {name: readers.read(name, data) for name in sets}
@@ -93,6 +103,7 @@ def run(
             "random_seed": seed,
             "gen_kwargs": {"max_gen_toks": max_decode_length, "do_sample": False},
         }
+        check_same_checkpoint(out, folder / "checkpoints" / str(step))
         params = checkpoints.restore_params(folder / "checkpoints", step, like)
         tasks = {}
         for label, prompt_fn in asked.items():
@@ -137,6 +148,26 @@ def choose_steps(folder: epath.Path, steps: str | Sequence[int]) -> list[int]:
     if missing := sorted(set(steps) - set(found)):
         raise ValueError(f"no checkpoints {missing} in '{folder}'; choices: {found}")
     return sorted(steps)
+
+
+def check_same_checkpoint(out: epath.Path, checkpoint: epath.Path) -> None:
+    """Marks an evaluation folder with its checkpoint, so that no other one's answers are reused.
+
+    Raises:
+      ValueError: the folder holds answers of another checkpoint of the same step.
+    """
+    # Orbax notes there when the checkpoint was written.
+    mark = folders.sha256(checkpoint / "_CHECKPOINT_METADATA")
+    path = out / "checkpoint.json"
+    if path.exists():
+        if json.loads(path.read_text()).get("sha256") != mark:
+            raise ValueError(
+                f"'{out}' holds answers of another checkpoint than '{checkpoint}' is now; "
+                "remove that folder, or move it away"
+            )
+        return
+    folders.make_folder(out)
+    folders.write_json(path, {"checkpoint": str(checkpoint), "sha256": mark})
 
 
 def build_prompts(
@@ -215,14 +246,16 @@ def _predict(
 
 
 def print_results(step: int, value: dict[str, Any]) -> None:
-    """Prints a table: task, questions, accuracy under each extraction mode."""
+    """Prints a table: task, questions, accuracy and its 95% interval under each mode."""
     modes = sorted(
         {key.split(",")[1] for row in value["results"].values() for key in row if "," in key}
     )
-    print(f"step {step}  {'task':<44}{'n':>6}" + "".join(f"{mode:>18}" for mode in modes))
+    print(f"step {step}  {'task':<44}{'n':>6}" + "".join(f"{mode:>25}" for mode in modes))
     for task, row in value["results"].items():
-        shown = "".join(
-            f"{row[f'exact_match,{mode}']:>11.2%} ±{row[f'exact_match_stderr,{mode}']:>5.2%}"
-            for mode in modes
-        )
-        print(f"{'':9}{task:<44}{value['n-samples'][task]['effective']:>6}{shown}")
+        n = value["n-samples"][task]["effective"]
+        shown = ""
+        for mode in modes:
+            accuracy = row[f"exact_match,{mode}"]
+            low, high = scoring.wilson(round(accuracy * n), n)
+            shown += f"{accuracy:>9.2%} [{low:6.2%},{high:6.2%}]"
+        print(f"{'':9}{task:<44}{n:>6}{shown}")

@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     bindings, rest = gin_setup.split_bindings(argv)
     args = parser.parse_args(rest)
     module, _, is_gin = COMMANDS[args.command]
+    if is_gin and os.getcwd() not in sys.path:
+        # Modules that gin files name are looked for where gin files are.
+        sys.path.insert(0, os.getcwd())
     if bindings and not is_gin:
         parser.error(f"'{args.command}' is not configured by gin, got {bindings[0]}")
     args.gin_bindings = bindings

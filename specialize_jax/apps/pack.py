@@ -1,13 +1,16 @@
 """`specialize-jax pack`: the mixture of formats becomes packed rows, which `train` reads."""
 
 import argparse
+import hashlib
+import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
 from specialize_jax.apps import gin_setup, progress, provenance
-from specialize_jax.schemas import folders
+from specialize_jax.data.packing import Lengths
+from specialize_jax.schemas import batches, folders
 
 if TYPE_CHECKING:
     from specialize_jax.data.corpus import Corpus
@@ -24,10 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Packs as the gin files say; a finished folder is left as it is."""
-    if folders.schema_of(args.out) == "packed_rows":
-        print(f"already packed: {args.out}")
-        return 0
+    """Packs as the gin files say; a folder finished with the same settings is left as it is."""
     gin_setup.configured(args, run, out=args.out)()
     return 0
 
@@ -57,20 +57,34 @@ def run(
       examples_per_epoch: None for as many as show the largest task once.
       on_too_long: "drop" (counted), "truncate" (counted) or "error".
     """
-    # TensorFlow loads here, and nowhere else in a run.
-    from specialize_jax.data import mixing
-    from specialize_jax.data.packing import Lengths
-
-    provider = mixing.find(mixture_or_task_name, mixture_or_task_module)
     folder = folders.make_folder(out)
     try:
         lengths = Lengths(**task_feature_lengths)
     except TypeError as error:
         raise ValueError(
-            "TASK_FEATURE_LENGTHS: expected 'inputs' and 'targets', "
-            f"got {dict(task_feature_lengths)}"
+            f"TASK_FEATURE_LENGTHS: expected 'inputs' and 'targets', got {task_feature_lengths}"
         ) from error
     source = corpus()
+    validation_ids = sorted({row["example_id"] for row in source.rows["validation"]})
+    settings = {
+        "mixture_or_task_name": mixture_or_task_name,
+        "task_feature_lengths": lengths._asdict(),
+        "k_out": source.k,
+        "seed": seed,
+        "epochs": epochs,
+        "examples_per_epoch": examples_per_epoch,
+        "on_too_long": on_too_long,
+        "validation": _digest(validation_ids),
+        "aligned": [_digest(info["shards"]) for info in source.info],
+    }
+    if folders.schema_of(folder) == batches.NAME:
+        check_same_settings(folder, settings)
+        print(f"already packed: {out}")
+        return
+    # TensorFlow loads here, and nowhere else in a run.
+    from specialize_jax.data import mixing
+
+    provider = mixing.find(mixture_or_task_name, mixture_or_task_module)
     tokenizer = folder / TOKENIZER_FILE
     folders.write_bytes(tokenizer, epath.Path(source.tokenizer_file).read_bytes())
     info = mixing.write_folder(
@@ -85,10 +99,34 @@ def run(
         on_too_long=on_too_long,  # type: ignore[arg-type]  # checked there
         progress=progress.bar,
         student_tokenizer={**source.info[0]["student_tokenizer"], "file": TOKENIZER_FILE},
-        validation_ids=sorted({row["example_id"] for row in source.rows["validation"]}),
+        validation_ids=validation_ids,
+        settings=settings,
     )
     provenance.write(folder, "pack", gin=True)
     print_summary(info)
+
+
+def check_same_settings(folder: epath.Path, settings: dict[str, Any]) -> None:
+    """Checks that a finished folder was packed with these settings.
+
+    Raises:
+      ValueError: it was not; every differing setting is named.
+    """
+    before = folders.read_info(folder, batches.NAME).get("settings", {})
+    changed = [
+        f"{name}: {before.get(name)} there, {value} now"
+        for name, value in settings.items()
+        if before.get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"'{folder}' was packed with other settings ({'; '.join(changed)}); give another "
+            "--out, or remove the folder"
+        )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def print_summary(info: dict) -> None:

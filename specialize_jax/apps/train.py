@@ -119,6 +119,8 @@ def run(
         packed_dir = str(folder / "packed")
         if folders.schema_of(packed_dir) is None and pack_again is not None:
             pack_again(packed_dir)
+    if eval_steps is not None and eval_steps < 1:
+        raise ValueError(f"EVAL_STEPS: expected None or at least 1, got {eval_steps}")
     rows = PackedRows(packed_dir, "train", batch_rows=batch_size, seed=seed)
     check_settings(rows.info, model, objective, tail, min_coverage)
     config = {
@@ -129,8 +131,9 @@ def run(
         "tail": tail,
         "lengths": rows.info["lengths"],
         "student_tokenizer": rows.info["student_tokenizer"],
+        "data": rows.digest,
     }
-    check_same_model(folder / "checkpoints", config)
+    check_same_run(folder / "checkpoints", config)
     tokenizer_file = rows.info["student_tokenizer"]["file"]
     content = (epath.Path(packed_dir) / tokenizer_file).read_bytes()
     folders.write_bytes(folder / tokenizer_file, content)
@@ -166,7 +169,8 @@ def run(
     print(
         f"{model.name}: {parameters:,} parameters on {jax.device_count()} {jax.default_backend()} "
         f"device(s); {objective} (tail {tail}), {train_steps} steps of {batch_size} rows, "
-        f"{train_steps * batch_size / len(rows):.2f} passes over {len(rows)} packed rows"
+        f"{train_steps * batch_size / len(rows):.2f} passes over {len(rows)} packed rows of "
+        f"{rows.info.get('mixture', 'an unnamed mixture')}"
     )
 
     def start() -> train_state.TrainState:
@@ -206,7 +210,8 @@ def run(
         config=config,
     )
     reached = int(state.step)
-    print(f"{'done' if reached == train_steps else f'stopped at step {reached}'}: {folder}")
+    word = "done" if reached == train_steps else f"at step {reached} of {train_steps}"
+    print(f"{word}: {folder}")
 
 
 def make_loss_fn(
@@ -274,18 +279,26 @@ def check_settings(
         )
 
 
-def check_same_model(folder: epath.Path, config: dict[str, Any]) -> None:
-    """Checks that checkpoints of an earlier run are of the same student.
+def check_same_run(folder: epath.Path, config: dict[str, Any]) -> None:
+    """Checks that checkpoints of an earlier run are of the same student, objective and data.
 
     Raises:
       ValueError: they are not; every differing setting is named.
     """
     if checkpoints.latest_step(folder) is None:
         return
-    changed = _differences(checkpoints.read_config(folder)["model"], config["model"])
+    before = checkpoints.read_config(folder)
+    changed = _differences(before["model"], config["model"])
     if changed:
         raise ValueError(
             f"'{folder}' holds checkpoints of another student ({changed}); give another MODEL_DIR"
+        )
+    names = ("objective", "tail", "data")
+    changed = _differences(*({name: run.get(name) for name in names} for run in (before, config)))
+    if changed:
+        raise ValueError(
+            f"'{folder}' holds checkpoints of another run ({changed}; data is a hash of the packed "
+            "rows); give another MODEL_DIR"
         )
 
 

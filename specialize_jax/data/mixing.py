@@ -1,9 +1,10 @@
 """A seqio mixture as a stream of examples, and the stream as a packed folder."""
 
 import collections
+import contextlib
 import importlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -35,8 +36,10 @@ def find(name: str, module: str | None) -> seqio.Mixture | seqio.Task:
     if module:
         try:
             importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"cannot import MIXTURE_OR_TASK_MODULE '{module}': {error}") from error
+        except Exception as error:  # whatever somebody's module raises
+            raise ValueError(
+                f"cannot import MIXTURE_OR_TASK_MODULE '{module}': {type(error).__name__}: {error}"
+            ) from error
     try:
         return seqio.get_mixture_or_task(name)
     except ValueError as error:
@@ -57,7 +60,7 @@ def epoch_size(provider: seqio.Mixture | seqio.Task, split: str) -> int:
 
 def examples(
     provider: seqio.Mixture | seqio.Task, split: str, *, seed: int, count: int, shuffle: bool
-) -> Iterator[Example]:
+) -> Generator[Example]:
     """Yields `count` examples, a pure function of the arguments; nothing is cut."""
     dataset = provider.get_dataset(
         None,
@@ -70,16 +73,22 @@ def examples(
     )
     options = tf.data.Options()
     options.deterministic = True
-    for row in dataset.with_options(options).take(count).as_numpy_iterator():
-        soft = SparseTargets(
-            row["targets_soft_ids"],
-            row["targets_soft_logprobs"],
-            row["targets_soft_tail_logprob"],
-            row["targets_soft_kind"],
-            np.zeros(len(row["targets"]), np.int32),
-        )
-        fmt = Format(int(row["targets_format"][0]))
-        yield Example(row["inputs"], row["targets"], soft, fmt)
+    try:
+        for row in dataset.with_options(options).take(count).as_numpy_iterator():
+            yield _example(row)
+    except tf.errors.OpError as error:
+        raise ValueError(f"mixture '{provider.name}': {error.message}") from None
+
+
+def _example(row: dict[str, np.ndarray]) -> Example:
+    soft = SparseTargets(
+        row["targets_soft_ids"],
+        row["targets_soft_logprobs"],
+        row["targets_soft_tail_logprob"],
+        row["targets_soft_kind"],
+        np.zeros(len(row["targets"]), np.int32),
+    )
+    return Example(row["inputs"], row["targets"], soft, Format(int(row["targets_format"][0])))
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -155,6 +164,9 @@ def write_folder(
     """
     if on_too_long not in ("drop", "truncate", "error"):
         raise ValueError(f"unknown ON_TOO_LONG '{on_too_long}'; choices: drop, truncate, error")
+    for name, number in (("PACKED_EPOCHS", epochs), ("EXAMPLES_PER_EPOCH", examples_per_epoch)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name}: expected at least 1, got {number}")
     folder = folders.make_folder(out)
     layout = batches.fields(lengths.inputs, lengths.targets, k, vocab_size)
     shards: list[dict[str, Any]] = []
@@ -177,8 +189,11 @@ def write_folder(
                 shuffle=split == "train",
             )
             done = progress(f"{split} epoch {epoch}", total)
-            fitting = fit(_counted(stream, done), lengths, on_too_long, too_long)
-            entry = packed.write_part(path, packing.pack(fitting, lengths, k), layout, counts)
+            # Closed here also when something fails: TensorFlow's threads, which call Python, must
+            # have ended before the interpreter does.
+            with contextlib.closing(stream):
+                fitting = fit(_counted(stream, done), lengths, on_too_long, too_long)
+                entry = packed.write_part(path, packing.pack(fitting, lengths, k), layout, counts)
             if not entry["rows"]:
                 raise ValueError(
                     f"no example of split '{split}' fits {lengths}; too long: {dict(too_long)}"

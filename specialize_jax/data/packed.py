@@ -10,6 +10,7 @@ after the last one the first comes again, in another order.
 
 import collections
 import functools
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -76,8 +77,11 @@ def write_part(
         for row in rows:
             writer.write(batches.encode_row(row, layout))
             counts.add(row)
-    finally:
+    except BaseException:
         writer.close()
+        temporary.unlink()
+        raise
+    writer.close()
     temporary.replace(path)
     return folders.part_entry(path, counts.rows - before)
 
@@ -127,6 +131,12 @@ class PackedRows:
         self._sizes = np.array([len(epoch) for epoch in self._epochs])
         if not self._sizes.all():
             raise SchemaError(f"'{folder}': split '{split}' has an empty epoch: {self._sizes}")
+
+    @property
+    def digest(self) -> str:
+        """Identifies the rows of the folder: a hash of the hashes of its parts."""
+        parts = sorted(entry["sha256"] for entry in self.info["shards"])
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         """Returns the number of rows of all packed epochs together."""

@@ -69,6 +69,8 @@ def format_rows(
 
     def preprocess(dataset: tf.data.Dataset) -> tf.data.Dataset:
         words = vocabulary()
+        if fmt.is_in_context:  # said here and not by a thread of TensorFlow's
+            formats.draw_exemplars(len(corpus().pool), seed=(0,), exclude=0)
         names = list(dataset.element_spec)
 
         def build(seed: np.ndarray, *values: Any) -> tuple[np.ndarray, ...]:

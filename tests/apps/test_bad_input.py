@@ -210,6 +210,53 @@ def test_another_student_in_the_same_folder(fails, tmp_path):
     assert "holds checkpoints of another student (d_model: 32 there, 64 here)" in line
 
 
+def test_another_objective_or_other_data_in_the_same_folder(fails, copy, tmp_path):
+    model = tmp_path / "model"
+    assert run(*train(FIXTURES / "packed_rows", model, gin("TRAIN_STEPS_RELATIVE", 1))) == 0
+    line = fails(*train(FIXTURES / "packed_rows", model, gin("OBJECTIVE", "match_sample")))
+    assert "another run (objective: match_distribution there, match_sample here" in line
+    other = copy("packed_rows")
+    info = json.loads((other / "packed_info.json").read_text())
+    shards = [entry for entry in info["shards"] if entry["file"] != "train-00001.array_record"]
+    change_info(other / "packed_info.json", shards=shards)
+    assert "another run (data: " in fails(*train(other, model))
+
+
+def test_packing_again_with_other_settings(fails, tmp_path):
+    out = tmp_path / "out"
+    arguments = pack(FIXTURES / "aligned_examples", out)
+    assert run(*arguments) == 0
+    line = fails(*arguments, gin("MIXTURE_OR_TASK_NAME", "distill_zero_shot"))
+    assert "packed with other settings (mixture_or_task_name: distill_four_formats there" in line
+    assert "seed: 0 there, 5 now" in fails(*arguments, gin("RANDOM_SEED", 5))
+
+
+@pytest.mark.parametrize("name", ["PACKED_EPOCHS", "EXAMPLES_PER_EPOCH"])
+@pytest.mark.parametrize("value", [0, -5])
+def test_packing_nothing(fails, tmp_path, name, value):
+    line = fails(*pack(FIXTURES / "aligned_examples", tmp_path / "out", gin(name, value)))
+    assert f"{name}: expected at least 1, got {value}" in line
+
+
+def test_too_few_questions_for_exemplars(fails, tmp_path):
+    line = fails(*pack(FIXTURES / "aligned_examples", tmp_path / "out", gin("VALIDATION", 10)))
+    assert "expected at least 4 other questions as exemplars, got 1" in line
+
+
+def test_a_module_that_does_not_import_is_named(fails, tmp_path, monkeypatch):
+    (tmp_path / "my_broken_domain.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    module = gin("MIXTURE_OR_TASK_MODULE", "my_broken_domain")
+    line = fails(*pack(FIXTURES / "aligned_examples", tmp_path / "out", module))
+    assert "'my_broken_domain': ZeroDivisionError: division by zero" in line
+
+
+def test_alignment_with_other_settings(fails, tmp_path):
+    arguments = align(FIXTURES / "teacher_records", tmp_path / "out")
+    assert run(*arguments) == 0
+    assert "made with other settings" in fails(*arguments, "--k_out=2")
+
+
 def test_verify_of_something_else(fails, tmp_path):
     assert "holds none of teacher_info.json" in fails("verify", tmp_path)
     assert "does not exist" in fails("verify", tmp_path / "absent")

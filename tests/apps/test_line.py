@@ -113,6 +113,16 @@ def test_bad_evaluation_settings_are_named(line, tmp_path, capsys, name, value, 
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_answers_of_another_checkpoint_are_not_reused(line, tmp_path, capsys):
+    shutil.copytree(line / "model", tmp_path / "model")
+    checkpoints_dir = tmp_path / "model" / "checkpoints"
+    shutil.rmtree(checkpoints_dir / "8")
+    shutil.copytree(checkpoints_dir / "4", checkpoints_dir / "8")
+    model = gin("MODEL_DIR", str(tmp_path / "model"))
+    assert run("evaluate", TINY, model, f"--data_dir={line / 'data'}") == 1
+    assert "holds answers of another checkpoint" in capsys.readouterr().err
+
+
 def test_a_missing_set_is_named(line, tmp_path, capsys):
     model = gin("MODEL_DIR", str(line / "model"))
     assert run("evaluate", TINY, model, f"--data_dir={tmp_path}") == 1
