@@ -41,6 +41,9 @@ _TIKTOKEN: dict[str, tuple[str, dict[str, int]]] = {
     ),
 }
 
+# Numbers of ranks in the published files.
+_TIKTOKEN_SIZES = {"p50k_base": 50_280, "cl100k_base": 100_256}
+
 
 def load(path: Any, *, extra_ids: int | None = None) -> "Tokenizer":
     """Loads a tokenizer from one file.
@@ -56,7 +59,8 @@ def load(path: Any, *, extra_ids: int | None = None) -> "Tokenizer":
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: the file's name says no form known here, or extra ids are asked of tiktoken.
+      ValueError: the file's name says no form known here, its content is cut or of another form,
+        or extra ids are asked of tiktoken.
     """
     from etils import epath
 
@@ -146,7 +150,16 @@ class SentencePieceTokenizer(Tokenizer):
         """Reads a serialized model; see `load` for the arguments."""
         import sentencepiece
 
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        try:
+            # An empty model makes a processor that is not initialised instead of an error.
+            if not model:
+                raise RuntimeError("the file is empty")
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{path!r}: expected a complete SentencePiece model, got {len(model)} bytes that "
+                f"are none: {error}"
+            ) from error
         processor = self._processor
         self.path, self.name = path, name
         self.sha256 = hashlib.sha256(model).hexdigest()
@@ -209,6 +222,22 @@ class SentencePieceTokenizer(Tokenizer):
         )
 
 
+def _read_ranks(path: str, content: bytes) -> dict[bytes, int]:
+    """Reads lines of `base64(token bytes) rank`; `path` is named in errors."""
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line:
+            continue
+        try:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except ValueError as error:
+            raise ValueError(
+                f"{path!r} line {number}: expected 'base64(token bytes) rank', got {line[:40]!r}"
+            ) from error
+    return ranks
+
+
 class TiktokenTokenizer(Tokenizer):
     """A byte-level BPE of the `tiktoken` package, its ranks read from a file."""
 
@@ -220,10 +249,13 @@ class TiktokenTokenizer(Tokenizer):
         import tiktoken
 
         pattern, special = _TIKTOKEN[name]
-        self._ranks = {
-            base64.b64decode(token): int(rank)
-            for token, rank in (line.split() for line in ranks.splitlines() if line)
-        }
+        self._ranks = _read_ranks(path, ranks)
+        # A file cut at the end of a line, or within the last rank, reads well: count the ranks.
+        if (count := len({*self._ranks.values()})) != _TIKTOKEN_SIZES[name]:
+            raise ValueError(
+                f"{path!r}: expected {_TIKTOKEN_SIZES[name]} ranks of {name}, got {count}: the "
+                "file is cut or another one"
+            )
         self._encoding = tiktoken.Encoding(
             name, pat_str=pattern, mergeable_ranks=self._ranks, special_tokens=special
         )

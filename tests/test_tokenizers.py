@@ -116,3 +116,34 @@ def test_missing_file(tmp_path):
 def test_extra_ids_are_not_for_tiktoken(p50k):
     with pytest.raises(ValueError, match="extra_ids are for SentencePiece"):
         tokenizers.load(p50k.path, extra_ids=3)
+
+
+@pytest.mark.parametrize("harm", ["empty", "cut", "garbage"])
+def test_a_damaged_sentencepiece_model_is_named(tmp_path, small, harm):
+    with open(small.path, "rb") as file:
+        content = file.read()
+    path = tmp_path / "s.model"
+    path.write_bytes({"empty": b"", "cut": content[:-3], "garbage": b"garbage"}[harm])
+    with pytest.raises(ValueError, match=f"{path}': expected a complete SentencePiece model"):
+        tokenizers.load(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: b"", "expected 50280 ranks of p50k_base, got 0"),
+        (lambda content: b"garbage", "line 1: expected 'base64.*got b'garbage'"),
+        (lambda content: b"IQ== x", "line 1: expected 'base64"),
+        (lambda content: b"I 0", "line 1: expected 'base64"),
+        (lambda content: content[: content.index(b" 99\n") + 1], "line 100: expected 'base64"),
+        (lambda content: content[: content.index(b" 99\n") + 4], "ranks of p50k_base, got 100"),
+        (lambda content: content.rstrip()[:-1], "ranks of p50k_base, got 50279"),
+    ],
+)
+def test_damaged_tiktoken_ranks_are_named(tmp_path, p50k, damage, message):
+    with open(p50k.path, "rb") as file:
+        content = file.read()
+    path = tmp_path / "p50k_base.tiktoken"
+    path.write_bytes(damage(content))
+    with pytest.raises(ValueError, match=f"{path}'.*{message}"):
+        tokenizers.load(path)

@@ -5,11 +5,16 @@ ones (`specialize_jax/gin_configs`). Later files and then `--gin.NAME=value` win
 """
 
 import argparse
+import collections.abc
+import difflib
 import logging
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+import tokenize
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 PACKAGED = pathlib.Path(__file__).resolve().parents[1] / "gin_configs"
@@ -62,8 +67,9 @@ def configured(
       **given: arguments that flags set; they win over gin.
 
     Raises:
-      ValueError: a file is not found, does not parse, names something unknown, or leaves required
-        macros open (all are named).
+      ValueError: a file is not found, does not parse, names something unknown, leaves required
+        macros open or binds values of a wrong type (all are named); or a binding of the command
+        line sets a macro that no file knows.
     """
     import gin
     from gin import config
@@ -80,15 +86,25 @@ def configured(
         # gin reports as an error every place where a file is not, before it finds the file.
         logging.disable(logging.ERROR)
         with gin.unlock_config():
-            gin.parse_config_files_and_bindings(
-                args.gin_file, args.gin_bindings, finalize_config=False
-            )
+            gin.parse_config_files_and_bindings(args.gin_file, None, finalize_config=False)
+            # Before the bindings are parsed: they would define the macro that they misspell.
+            _check_macros(args.gin_bindings)
+            for binding in args.gin_bindings:
+                _parse_binding(binding)
     except OSError as error:
         raise ValueError(
             f"{error}; looked in {os.getcwd()}{', '.join(searched)}; packaged experiments: "
             f"{', '.join(packaged('experiments'))}"
         ) from error
-    except (AttributeError, ImportError, NameError, SyntaxError, TypeError, KeyError) as error:
+    except (
+        AttributeError,
+        ImportError,
+        NameError,
+        SyntaxError,
+        TypeError,
+        KeyError,
+        tokenize.TokenError,
+    ) as error:
         raise ValueError(f"gin: {error}") from error
     finally:
         logging.disable(logging.NOTSET)
@@ -97,6 +113,8 @@ def configured(
     if missing:
         example = "".join(f' --gin.{name}="..."' for name in missing)
         raise ValueError(f"required macros are not set: {', '.join(missing)}; give{example}")
+    if wrong := list(dict.fromkeys(_wrong_types(function, skip=given))):
+        raise ValueError(f"wrong types: {'; '.join(wrong)}")
     return lambda: wrapped(**given)
 
 
@@ -137,3 +155,147 @@ def _open_macros(function: Callable[..., Any], skip: dict[str, Any]) -> Iterator
                 queue.append(inner)
             else:
                 queue += config._CONFIG.get(("", target), {}).values()
+
+
+def _parse_binding(binding: str) -> None:
+    """Parses `NAME = value` of the command line."""
+    import gin
+
+    try:
+        gin.parse_config(binding)
+    except (SyntaxError, tokenize.TokenError) as error:
+        # The shell takes one pair of quotes away, so this is nearly always what happened.
+        raise ValueError(
+            f"gin: --gin.{binding.replace(' = ', '=', 1)}: {' '.join(str(error).split())}; "
+            "strings need quotes inside, as --gin.NAME=\"'value'\""
+        ) from error
+
+
+def _check_macros(bindings: Iterable[str]) -> None:
+    """Raises ValueError if a binding sets a macro that the parsed files do not know."""
+    from gin import config
+
+    known = {scope for scope, target in config._CONFIG if target == "gin.macro"}
+    # A file may use a macro and leave its definition to the command line.
+    references: list[Any] = []
+    for arguments in config._CONFIG.values():
+        _resolve(arguments, references)
+    known |= {ref.config_key[0] for ref in references if ref.config_key[1] == "gin.macro"}
+    unknown = []
+    for binding in bindings:
+        name = binding.split("=", 1)[0].strip()
+        if "." not in name and name not in known:
+            close = difflib.get_close_matches(name, known)
+            unknown.append(name + (f" (did you mean {', '.join(close)}?)" if close else ""))
+    if unknown:
+        raise ValueError(f"no gin file has these macros: {', '.join(unknown)}")
+
+
+def _wrong_types(function: Callable[..., Any], skip: dict[str, Any]) -> Iterator[str]:
+    """Describes each bound argument that does not fit its annotation.
+
+    The arguments of `function` are checked, and those of the configurables that they refer to.
+    """
+    from gin import config
+
+    first = ("", config._inverse_lookup(function).selector)
+    queue = [first]
+    seen = {first}
+    while queue:
+        key = queue.pop(0)
+        selector = key[1]
+        bound = config._CONFIG.get(("", selector), {}) | config._CONFIG.get(key, {})
+        hints = _hints(config._REGISTRY[selector].wrapped) if bound else {}
+        for name, value in bound.items():
+            if key == first and name in skip:
+                continue
+            references: list[Any] = []
+            resolved = _resolve(value, references)
+            for reference in references:
+                target = reference.config_key
+                if target[1] not in ("gin.macro", "gin.constant") and target not in seen:
+                    seen.add(target)
+                    queue.append(target)
+            if name in hints and not _fits(resolved, hints[name]):
+                label = ".".join([*selector.split(".")[-2:], name])
+                if isinstance(value, config.ConfigurableReference):
+                    label = value.config_key[0]
+                yield (
+                    f"{label}: expected {_spelled(hints[name])}, "
+                    f"got {resolved!r} ({type(resolved).__name__})"
+                )
+
+
+def _resolve(value: Any, references: list[Any], within: tuple[str, ...] = ()) -> Any:
+    """Returns `value` with macros replaced; appends all references in it to `references`."""
+    from gin import config
+
+    if isinstance(value, dict):
+        return {
+            _resolve(k, references, within): _resolve(v, references, within)
+            for k, v in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return type(value)([_resolve(item, references, within) for item in value])
+    if not isinstance(value, config.ConfigurableReference):
+        return value
+    references.append(value)
+    name, target = value.config_key
+    bound = config._CONFIG.get((name, target), {})
+    # A macro that is not defined, or by itself, is an error of gin's when it is used.
+    if target != "gin.macro" or "value" not in bound or name in within:
+        return value
+    return _resolve(bound["value"], references, (*within, name))
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Returns the annotations of arguments, without those that do not resolve."""
+    target = vars(function).get("__init__") if isinstance(function, type) else function
+    names = getattr(target, "__globals__", {})
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(target, "__annotations__", {}).items():
+        # One at a time: a name under TYPE_CHECKING must not hide the others.
+        single = types.SimpleNamespace(__annotations__={name: annotation})
+        try:
+            hints |= typing.get_type_hints(single, globalns=names)
+        except (NameError, AttributeError, TypeError, SyntaxError):
+            continue
+    return hints
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Returns whether a value fits an annotation; True for annotations that are not simple."""
+    from gin import config
+
+    if isinstance(value, config.ConfigurableReference):
+        return True
+    origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, arg) for arg in args)
+    if origin is typing.Literal:
+        return any(type(value) is type(arg) and value == arg for arg in args)
+    if origin in (None, type(None)):
+        return value is None
+    if origin in (int, float):
+        # To Python, a bool is an int.
+        accepted = int if origin is int else (int, float)
+        return isinstance(value, accepted) and not isinstance(value, bool)
+    if origin in (bool, str):
+        return isinstance(value, origin)
+    if origin is collections.abc.Sequence:
+        # To Python, a str is a sequence of str; here it is a forgotten comma.
+        return isinstance(value, (list, tuple)) and all(_fits(v, a) for v in value for a in args)
+    if origin is collections.abc.Mapping:
+        return isinstance(value, dict) and all(
+            _fits(part, arg)
+            for item in value.items()
+            for part, arg in zip(item, args, strict=False)
+        )
+    return True
+
+
+def _spelled(hint: Any) -> str:
+    """Returns an annotation as its source has it."""
+    if isinstance(hint, type) and not typing.get_args(hint):
+        return hint.__name__
+    return str(hint).replace("collections.abc.", "").replace("typing.", "")

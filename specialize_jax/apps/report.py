@@ -9,8 +9,8 @@ from specialize_jax import report
 
 EPILOG = """\
 example:
-  specialize-jax report out/line/records out/line/aligned out/line/packed out/line/model \\
-      --out out/line/report"""
+  specialize-jax report out/line/records/gsm8k out/line/records/codex_top5_steps \\
+      out/line/aligned out/line/packed out/line/model --out out/line/report"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -34,21 +34,33 @@ def main(args: argparse.Namespace) -> int:
         batches.NAME: _packed,
     }
     schema = folders.schema_of(folder)
-    noun = "rows"
+    # what to read, its name, how many lines to show (None: all)
+    found: list[tuple[Iterator[str], str, int | None]] = []
     if schema is not None:
-        lines = checks[schema](folder)
-    elif any(folder.glob("results_*.json")) or any(folder.glob("*/*/results_*.json")):
-        lines, noun = _results(folder), "results files"
+        found.append((checks[schema](folder), "rows", _SHOWN))
     else:
+        if (folder / "checkpoints").is_dir():
+            found.append((_metrics(folder / "metrics.jsonl"), "lines of metrics", 0))
+            found.append((_checkpoints(folder / "checkpoints"), "checkpoints", None))
+        if any(folder.glob("results_*.json")) or any(folder.glob("*/*/results_*.json")):
+            found.append((_results(folder), "results files", _SHOWN))
+    if not found:
+        if (folder / "report.json").exists() and (folder / "index.html").exists():
+            raise SchemaError(
+                f"'{folder}' is a report and holds nothing to verify; expected one of the folders "
+                "that it shows"
+            )
         raise SchemaError(
-            f"'{folder}' holds none of {', '.join(folders.INFO_FILES.values())} or "
+            f"'{folder}' holds none of {', '.join(folders.INFO_FILES.values())}, checkpoints/ or "
             "results_*.json: nothing that this program finished writing"
         )
-    count = 0
-    for count, line in enumerate(lines, 1):
-        if count <= _SHOWN:
-            print(line)
-    print(f"{count} {noun} checked\nok: {folder}")
+    for lines, noun, shown in found:
+        count = 0
+        for count, line in enumerate(lines, 1):
+            if shown is None or count <= shown:
+                print(line)
+        print(f"{count} {noun} checked")
+    print(f"ok: {folder}")
     return 0
 
 
@@ -83,7 +95,13 @@ def _rows(
 
 def _packed(folder: epath.Path) -> Iterator[str]:
     info = folders.read_info(folder, batches.NAME)
+    where = f"'{folder / folders.INFO_FILES[batches.NAME]}'"
+    # More than reading rows takes, so `read_info` does not ask for it.
+    folders.check_keys(
+        info, ("splits", "student_tokenizer.file", "student_tokenizer.sha256"), where
+    )
     folders.check_hash(folder / info["student_tokenizer"]["file"], info["student_tokenizer"])
+    folders.check_keys(info["splits"], [f"{s}.rows" for s in info["splits"]], f"{where}: 'splits'")
     for split, numbers in info["splits"].items():
         rows = packed.PackedRows(folder, split, batch_rows=_ROWS_AT_ONCE)
         if len(rows) != numbers["rows"]:
@@ -99,6 +117,37 @@ def _packed(folder: epath.Path) -> Iterator[str]:
 def _results(folder: epath.Path) -> Iterator[str]:
     paths = sorted({*folder.glob("results_*.json"), *folder.glob("*/*/results_*.json")})
     for path in paths:
-        value = json.loads(path.read_text())
+        try:
+            value = json.loads(path.read_text())
+        except ValueError as error:  # neither JSON nor UTF-8
+            raise SchemaError(f"'{path}': expected JSON: {error}") from error
         results.validate_results(value, str(path))
         yield f"{path.name}: " + ", ".join(sorted(value["results"]))
+
+
+def _metrics(path: epath.Path) -> Iterator[str]:
+    if not path.exists():  # training stopped before its first line
+        return
+    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
+        try:
+            value = json.loads(line)
+        except ValueError as error:  # neither JSON nor UTF-8
+            raise SchemaError(f"'{path}' line {number}: expected JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise SchemaError(
+                f"'{path}' line {number}: expected a JSON object, got {type(value).__name__}"
+            )
+        yield f"metrics {number}: ok"
+
+
+def _checkpoints(folder: epath.Path) -> Iterator[str]:
+    # Here: other folders are verified without loading Orbax.
+    from specialize_jax.training import checkpoints
+
+    checkpoints.read_config(folder)
+    steps = checkpoints.all_steps(folder)
+    if not steps:
+        raise SchemaError(f"'{folder}': expected a complete checkpoint, got none")
+    for step in steps:
+        checkpoints.check_params(folder, step)
+        yield f"checkpoint {step}: ok"

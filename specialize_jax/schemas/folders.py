@@ -8,7 +8,7 @@ file is unfinished work that a rerun picks up, and a folder with one can be veri
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +24,23 @@ INFO_FILES = {
     "packed_rows": "packed_info.json",
 }
 VERSION = 1
+
+# What readers take from an info file: `a.b` is key `b` of the object under `a`.
+_REQUIRED: dict[str, tuple[str, ...]] = {
+    "teacher_records": ("rows",),
+    "aligned_examples": (
+        "k_out",
+        "student_tokenizer.file",
+        "student_tokenizer.sha256",
+        "student_tokenizer.vocab_size",
+    ),
+    "packed_rows": ("lengths.inputs", "lengths.targets", "k", "vocab_size"),
+}
+_REQUIRED_OF_SHARD: dict[str, tuple[str, ...]] = {
+    "teacher_records": ("file", "rows", "sha256"),
+    "aligned_examples": ("file", "rows", "sha256"),
+    "packed_rows": ("file", "rows", "sha256", "split"),
+}
 
 
 def part_name(index: int, suffix: str = "parquet") -> str:
@@ -103,7 +120,8 @@ def read_info(folder: epath.PathLike, schema: str) -> dict[str, Any]:
       The parsed info file.
 
     Raises:
-      SchemaError: the folder or file is missing or not JSON, or schema or version differ.
+      SchemaError: the folder or file is missing or not JSON, schema or version differ, or a key
+        that readers need is missing.
     """
     path = epath.Path(folder) / INFO_FILES[schema]
     if not path.exists():
@@ -123,7 +141,34 @@ def read_info(folder: epath.PathLike, schema: str) -> dict[str, Any]:
         )
     if not isinstance(info.get("shards"), list):
         raise SchemaError(f"'{path}': expected a list 'shards', got {info.get('shards')!r}")
+    check_keys(info, _REQUIRED[schema], f"'{path}'")
+    for number, entry in enumerate(info["shards"]):
+        check_keys(entry, _REQUIRED_OF_SHARD[schema], f"'{path}': entry {number} of 'shards'")
     return info
+
+
+def check_keys(value: Any, names: Iterable[str], where: str) -> None:
+    """Checks that a parsed JSON value has keys; all that are missing go in one error.
+
+    Args:
+      value: the parsed value.
+      names: the keys; `a.b` is key `b` of the object under `a`.
+      where: named in the error.
+
+    Raises:
+      SchemaError: naming the missing keys and those that are there.
+    """
+    missing = []
+    for name in names:
+        inner = value
+        for key in name.split("."):
+            if not isinstance(inner, dict) or key not in inner:
+                missing.append(f"'{name}'")
+                break
+            inner = inner[key]
+    if missing:
+        got = f"keys {sorted(value)}" if isinstance(value, dict) else repr(value)
+        raise SchemaError(f"{where}: missing {', '.join(missing)}; got {got}")
 
 
 def check_hash(path: epath.Path, entry: dict[str, Any]) -> None:

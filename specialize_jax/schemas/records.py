@@ -104,6 +104,7 @@ def check_row(row: dict[str, Any], where: str = "record") -> None:
 
     for name in ARROW_SCHEMA.names:
         expect(row[name] is not None or name in _NULLABLE, f"'{name}' must not be null")
+    expect(bool(row["question"].strip()), "'question' is blank")
     tokens = len(row["token_bytes"])
     start, end = row["target_token_start"], row["target_token_end"]
     expect(0 <= start <= end <= tokens, f"target range [{start}, {end}) outside {tokens} tokens")

@@ -43,14 +43,21 @@ def read_jsonl(path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields `file:line` and the object of every line.
 
     Raises:
-      SchemaError: the file is missing, or a line is not a JSON object.
+      SchemaError: the file is missing, not UTF-8, or a line is not a JSON object.
     """
     if not path.exists():
         raise SchemaError(
             f"expected the file '{path}'; give the folder that holds '{path.parent.name}/' with "
             "--data_dir or SPECIALIZE_JAX_DATA"
         )
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    content = path.read_bytes()
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise SchemaError(f"{path}:{number}: expected UTF-8: {error}") from error
+    # Not `splitlines`: JSON strings may hold U+2028 and other characters that it breaks lines at.
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
         where = f"{path}:{number}"
         try:
             value = json.loads(line)
@@ -85,10 +92,14 @@ def gsm8k_parts(answer: str, where: str) -> tuple[str, str]:
 
 def _gsm8k_questions(data_dir: epath.Path) -> list[tuple[str, str, str]]:
     """Returns question, solution and gold answer of every row of GSM8K train."""
-    return [
-        (row["question"], *gsm8k_parts(row["answer"], where))
-        for where, row in read_jsonl(data_dir / "gsm8k" / "train.jsonl")
-    ]
+    questions = []
+    for where, row in read_jsonl(data_dir / "gsm8k" / "train.jsonl"):
+        for name in ("question", "answer"):
+            if not isinstance(row.get(name), str):
+                got = repr(row[name]) if name in row else f"only {sorted(row)}"
+                raise SchemaError(f"{where}: expected a string '{name}', got {got}")
+        questions.append((row["question"], *gsm8k_parts(row["answer"], where)))
+    return questions
 
 
 def _row(index: int, sample: int, question: str, gold: str, **fields: Any) -> dict[str, Any]:
@@ -160,41 +171,72 @@ def candidates(pairs: list[list[Any]], where: str) -> tuple[list[bytes], list[fl
 def _codex(data_dir: epath.Path) -> Iterator[dict[str, Any] | str]:
     golds = [gold for _, _, gold in _gsm8k_questions(data_dir)]
     for where, record in read_jsonl(data_dir / "codex_top5_steps" / "codex_top5_steps.jsonl"):
-        sampled = [step[0][0] for step in record["steps"]]
-        # The guard of 2301.12726's code: the first two tokens echo the prompt (` step`, newline).
-        if sampled[:2] != [" step", "\n"] or sampled[-1].strip("\n"):
-            yield "format"
-            continue
-        end = len(sampled)
-        while end and not sampled[end - 1].strip("\n"):
-            end -= 1
-        steps = [
-            candidates(step[1:], f"{where}: step {number}")
-            for number, step in enumerate(record["steps"])
-        ]
-        tokens = [token_to_bytes(token) for token in sampled]
-        gold = golds[record["question_index"]]
-        answer = answers.extract(b"".join(tokens[2:end]).decode())
-        yield _row(
-            record["question_index"],
-            record["generation_index"],
-            record["question"],
-            gold,
-            completion=b"".join(tokens).decode(),
-            answer=answer,
-            is_correct=answer is not None and answers.equal(answer, gold),
-            token_bytes=tokens,
-            token_logprobs=[
-                math.log(step[0][1]) if step[0][1] > 0 else _NO_MASS for step in record["steps"]
-            ],
-            topk_bytes=[names for names, _, _ in steps],
-            topk_logprobs=[logprobs for _, logprobs, _ in steps],
-            target_token_start=2,
-            target_token_end=end,
-            terminal_bytes=steps[end][0],
-            terminal_logprobs=steps[end][1],
-            dropped_candidates=sum(dropped for _, _, dropped in steps),
+        try:
+            row = _codex_row(record, golds, where)
+        except SchemaError:
+            raise
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise SchemaError(
+                f"{where}: expected integers 'question_index' and 'generation_index', a string "
+                "'question' and 'steps', each [[token, probability], ...] with the sampled token "
+                f"first; got {str(record)[:80]} ({type(error).__name__}: {error})"
+            ) from error
+        yield row
+
+
+def _codex_row(record: dict[str, Any], golds: list[str], where: str) -> dict[str, Any] | str:
+    """Returns the row of a record or why it is dropped; bad records raise whatever they raise."""
+    index, generation, question = (
+        record[name] for name in ("question_index", "generation_index", "question")
+    )
+    for name, value, kind in (
+        ("question_index", index, int),
+        ("generation_index", generation, int),
+        ("question", question, str),
+    ):
+        if not isinstance(value, kind):
+            raise SchemaError(f"{where}: expected '{name}' of {kind.__name__}, got {value!r}")
+    if not 0 <= index < len(golds):
+        raise SchemaError(
+            f"{where}: expected a 'question_index' in [0, {len(golds)}), a row of gsm8k/train, "
+            f"got {index}"
         )
+    if not record["steps"]:
+        raise SchemaError(f"{where}: expected at least one of 'steps', got {record['steps']!r}")
+    sampled = [step[0][0] for step in record["steps"]]
+    # The guard of 2301.12726's code: the first two tokens echo the prompt (` step`, newline).
+    if sampled[:2] != [" step", "\n"] or sampled[-1].strip("\n"):
+        return "format"
+    end = len(sampled)
+    while end and not sampled[end - 1].strip("\n"):
+        end -= 1
+    steps = [
+        candidates(step[1:], f"{where}: step {number}")
+        for number, step in enumerate(record["steps"])
+    ]
+    tokens = [token_to_bytes(token) for token in sampled]
+    gold = golds[index]
+    answer = answers.extract(b"".join(tokens[2:end]).decode())
+    return _row(
+        index,
+        generation,
+        question,
+        gold,
+        completion=b"".join(tokens).decode(),
+        answer=answer,
+        is_correct=answer is not None and answers.equal(answer, gold),
+        token_bytes=tokens,
+        token_logprobs=[
+            math.log(step[0][1]) if step[0][1] > 0 else _NO_MASS for step in record["steps"]
+        ],
+        topk_bytes=[names for names, _, _ in steps],
+        topk_logprobs=[logprobs for _, logprobs, _ in steps],
+        target_token_start=2,
+        target_token_end=end,
+        terminal_bytes=steps[end][0],
+        terminal_logprobs=steps[end][1],
+        dropped_candidates=sum(dropped for _, _, dropped in steps),
+    )
 
 
 SOURCES = {

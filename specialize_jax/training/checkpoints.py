@@ -221,15 +221,48 @@ def restore_params(folder: epath.PathLike, step: int, like: Any) -> Any:
       The tree of arrays.
 
     Raises:
-      CheckpointError: no such step, or the stored parameters are not like `like`.
+      CheckpointError: no such step, the stored parameters are not like `like`, or cannot be read.
     """
+    return _restore_params(folder, step, like)
+
+
+def check_params(folder: epath.PathLike, step: int) -> None:
+    """Reads the parameters of a checkpoint, whatever their shapes, and lets go of them.
+
+    Args:
+      folder: of checkpoints.
+      step: one of `all_steps(folder)`.
+
+    Raises:
+      CheckpointError: no such step, or its parameters cannot be read.
+    """
+    _restore_params(folder, step, None)
+
+
+def _restore_params(folder: epath.PathLike, step: int, like: Any) -> Any:
+    """See `restore_params`; without `like`, shapes and types are the stored ones."""
     folder = _absolute(folder)
     if step not in (steps := all_steps(folder)):
         raise CheckpointError(f"No checkpoint of step {step} in {folder}; it has {steps}.")
     path = folder / str(step) / "params"
-    _check_fits(path, like)
-    with ocp.StandardCheckpointer() as reader:
-        return reader.restore(path, _placed(like))
+    try:
+        if like is None:
+            like = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+                ocp.StandardCheckpointHandler().metadata(path).tree,
+            )
+        else:
+            _check_fits(path, like)
+        with ocp.StandardCheckpointer() as reader:
+            return reader.restore(path, _placed(like))
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the readers raise
+        reason = (str(error).splitlines() or [""])[0][:300]
+        raise CheckpointError(
+            f"The parameters in {folder / str(step)} cannot be read; expected a complete "
+            f"checkpoint, got {type(error).__name__}: {reason}"
+        ) from error
 
 
 def read_config(folder: epath.PathLike) -> dict[str, Any]:
@@ -239,15 +272,22 @@ def read_config(folder: epath.PathLike) -> dict[str, Any]:
       folder: of checkpoints.
 
     Returns:
-      The dict that `Checkpoints` was given.
+      The dict that `Checkpoints` was given; it says under `model` what was trained.
 
     Raises:
-      CheckpointError: there is none.
+      CheckpointError: there is none, or it is not a JSON object with the key `model`.
     """
     path = _absolute(folder) / _CONFIG
     if not path.exists():
         raise CheckpointError(f"No {path}: the folder holds no checkpoints written by training.")
-    return json.loads(path.read_text())
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise CheckpointError(f"{path}: expected JSON: {error}") from error
+    if not isinstance(config, dict) or "model" not in config:
+        got = f"keys {sorted(config)}" if isinstance(config, dict) else type(config).__name__
+        raise CheckpointError(f"{path}: expected a JSON object with the key 'model', got {got}")
+    return config
 
 
 def _placed(like: Any) -> Any:

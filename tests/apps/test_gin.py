@@ -20,9 +20,9 @@ def clean():
     gin.clear_config()
 
 
-def configured(function, *files, bindings=()):
+def configured(function, *files, bindings=(), given=GIVEN):
     args = argparse.Namespace(
-        gin_file=list(files), gin_search_paths="", gin_bindings=[*GIVEN, *bindings]
+        gin_file=list(files), gin_search_paths="", gin_bindings=[*given, *bindings]
     )
     return gin_setup.configured(args, function)
 
@@ -56,7 +56,8 @@ def test_model_files_name_their_size(file):
     size = "t5_1_1_tiny" if name == "base" else name
     bindings = ["BATCH_SIZE = 1", "TRAIN_STEPS_RELATIVE = 1"]
     bindings += [f"SIZE = '{size}'"] if name == "base" else []
-    configured(train.run, "runs/train.gin", "objectives/match_sample.gin", file, bindings=bindings)
+    files = ("runs/train.gin", "objectives/match_sample.gin", file)
+    configured(train.run, *files, bindings=bindings, given=GIVEN[:1])
     model = gin.get_bindings(train.run)["model"]
     assert model.name == size
     assert model.config.d_model == t5.SIZES[size].d_model
@@ -70,7 +71,8 @@ def test_every_size_has_a_file():
 @pytest.mark.parametrize("file", gin_setup.packaged("objectives"))
 def test_objectives_are_files(file):
     tiny = ["runs/train.gin", "models/t5/t5_1_1_tiny.gin", file]
-    configured(train.run, *tiny, bindings=["BATCH_SIZE = 1", "TRAIN_STEPS_RELATIVE = 1"])
+    bindings = ["BATCH_SIZE = 1", "TRAIN_STEPS_RELATIVE = 1"]
+    configured(train.run, *tiny, bindings=bindings, given=GIVEN[:1])
     arguments = gin.get_bindings(train.run)
     assert arguments["objective"] in ("match_sample", "match_distribution")
     expected = "drop" if "fu2023" in file else "bucket"
@@ -108,3 +110,105 @@ def test_search_order_is_working_folder_then_paths_then_package(tmp_path, monkey
 def test_bindings_are_split_from_other_flags():
     bindings, rest = gin_setup.split_bindings(["--gin.A='x=1'", "--out=b", "--gin_file=c"])
     assert bindings == ["A = 'x=1'"] and rest == ["--out=b", "--gin_file=c"]
+
+
+@pytest.mark.parametrize(
+    ("command", "binding", "expected"),
+    [
+        ("train", "BATCH_SIZE = '2'", "BATCH_SIZE: expected int, got '2' (str)"),
+        ("train", "BATCH_SIZE = 2.5", "BATCH_SIZE: expected int, got 2.5 (float)"),
+        ("train", "BATCH_SIZE = True", "BATCH_SIZE: expected int, got True (bool)"),
+        (
+            "train",
+            "TRAIN_STEPS_RELATIVE = None",
+            "TRAIN_STEPS_RELATIVE: expected int, got None (NoneType)",
+        ),
+        ("train", "LEARNING_RATE = 'fast'", "LEARNING_RATE: expected float, got 'fast' (str)"),
+        ("train", "CLIP = 'no'", "CLIP: expected float | None, got 'no' (str)"),
+        ("train", "train.run.seed = 'x'", "train.run.seed: expected int, got 'x' (str)"),
+        # Of the configurable that a binding refers to.
+        ("train", "models.build.size = 3", "models.build.size: expected str, got 3 (int)"),
+        ("pack", "ALIGNED_DIRS = 'a'", "ALIGNED_DIRS: expected Sequence[str], got 'a' (str)"),
+        ("pack", "ALIGNED_DIRS = (1,)", "ALIGNED_DIRS: expected Sequence[str], got (1,) (tuple)"),
+        (
+            "pack",
+            "TASK_FEATURE_LENGTHS = 512",
+            "TASK_FEATURE_LENGTHS: expected Mapping[str, int], got 512 (int)",
+        ),
+        (
+            "pack",
+            "TASK_FEATURE_LENGTHS = {'inputs': 'a', 'targets': 1}",
+            "TASK_FEATURE_LENGTHS: expected Mapping[str, int], "
+            "got {'inputs': 'a', 'targets': 1} (dict)",
+        ),
+        ("evaluate", "EVAL_SETS = 'gsm8k'", "EVAL_SETS: expected Sequence[str], got 'gsm8k' (str)"),
+        (
+            "evaluate",
+            "EVAL_CHECKPOINTS = 20",
+            "EVAL_CHECKPOINTS: expected str | Sequence[int], got 20 (int)",
+        ),
+    ],
+)
+def test_wrong_types_are_named(command, binding, expected):
+    with pytest.raises(ValueError) as error:
+        configured(RUNS[command], "testing/tiny.gin", bindings=[binding])
+    assert str(error.value) == f"wrong types: {expected}"
+
+
+def test_all_wrong_types_are_in_one_error():
+    with pytest.raises(ValueError) as error:
+        configured(train.run, "testing/tiny.gin", bindings=["BATCH_SIZE = '2'", "TAIL = 1"])
+    assert str(error.value).count("expected") == 2
+    assert "BATCH_SIZE: " in str(error.value) and "TAIL: expected str" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "binding"),
+    [
+        ("train", "LEARNING_RATE = 1"),
+        ("train", "CLIP = None"),
+        ("train", "CLIP = 1.0"),
+        ("train", "BATCH_SIZE = %EVAL_BATCH_SIZE"),
+        ("pack", "ALIGNED_DIRS = ['a', 'b']"),
+        ("pack", "ALIGNED_DIRS = (%MODEL_DIR,)"),
+        ("pack", "VALIDATION = 'rows.npy'"),
+        ("evaluate", "EVAL_CHECKPOINTS = 'all'"),
+        ("evaluate", "EVAL_CHECKPOINTS = (5,)"),
+    ],
+)
+def test_right_types_pass(command, binding):
+    configured(RUNS[command], "testing/tiny.gin", bindings=[binding])
+
+
+def test_arguments_that_flags_set_are_not_checked():
+    args = argparse.Namespace(
+        gin_file=["testing/tiny.gin"], gin_search_paths="", gin_bindings=["DATA_DIR = 1", GIVEN[0]]
+    )
+    gin_setup.configured(args, evaluate.run, data="d")
+    with pytest.raises(ValueError, match="DATA_DIR: expected str"):
+        gin_setup.configured(args, evaluate.run)
+
+
+def test_unknown_macros_are_named_with_close_ones():
+    bindings = ["MIXTURE_OR_TASK_NAM = 'distill_in_context'", "ZZZ = 1"]
+    with pytest.raises(ValueError) as error:
+        configured(pack.run, "testing/tiny.gin", bindings=bindings)
+    message = str(error.value)
+    assert "MIXTURE_OR_TASK_NAM (did you mean MIXTURE_OR_TASK_NAME" in message
+    assert message.endswith(", ZZZ")
+
+
+def test_a_macro_that_a_file_only_uses_can_be_set(tmp_path):
+    (tmp_path / "mine.gin").write_text("BATCH_SIZE = %MINE\n")
+    files = ["testing/tiny.gin", str(tmp_path / "mine.gin")]
+    configured(train.run, *files, bindings=["MINE = 3"])
+    assert gin.get_bindings(train.run)["batch_size"] == 3
+
+
+@pytest.mark.parametrize("value", ["out/line/model", "/out/model", "gs://a/b", "'a", "[1"])
+def test_a_value_without_inner_quotes_gets_a_hint(value):
+    with pytest.raises(ValueError) as error:
+        configured(train.run, "testing/tiny.gin", bindings=[f"MODEL_DIR = {value}"])
+    message = str(error.value)
+    assert message.startswith(f"gin: --gin.MODEL_DIR={value}: ") and "\n" not in message
+    assert message.endswith("strings need quotes inside, as --gin.NAME=\"'value'\"")

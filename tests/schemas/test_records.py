@@ -28,6 +28,7 @@ def test_a_sound_record_passes_and_round_trips(tmp_path):
         ({"target_token_end": 0}, "empty target range"),
         ({"token_logprobs": []}, "0 'token_logprobs' for"),
         ({"question": None}, "'question' must not be null"),
+        ({"question": " \n"}, "'question' is blank"),
         ({"terminal_logprobs": None}, "terminal_bytes without logprobs"),
         ({"token_ids": [1]}, "1 ids"),
     ],
@@ -152,3 +153,38 @@ def test_finished_records_are_not_overwritten(tmp_path):
     with pytest.raises(SchemaError, match="already holds teacher records"):
         folder_of(tmp_path)
     assert read_all(folder)
+
+
+@pytest.mark.parametrize(
+    ("schema", "content", "message"),
+    [
+        ("teacher_records", {}, "missing 'rows'; got keys"),
+        (
+            "teacher_records",
+            {"rows": 1, "shards": [{"file": "x"}]},
+            "entry 0 of 'shards': missing 'rows', 'sha256'; got keys",
+        ),
+        ("teacher_records", {"rows": 1, "shards": ["x"]}, "entry 0 of 'shards': missing 'file'"),
+        (
+            "aligned_examples",
+            {"student_tokenizer": {"file": "x"}},
+            "missing 'k_out', 'student_tokenizer.sha256', 'student_tokenizer.vocab_size'",
+        ),
+        ("packed_rows", {"lengths": {"inputs": 4}, "k": 1}, "missing 'lengths.targets', 'vocab_s"),
+        (
+            "packed_rows",
+            {
+                "lengths": {"inputs": 4, "targets": 4},
+                "k": 1,
+                "vocab_size": 9,
+                "shards": [{"file": "x", "rows": 1, "sha256": ""}],
+            },
+            "entry 0 of 'shards': missing 'split'",
+        ),
+    ],
+)
+def test_an_info_file_without_a_key_is_named(tmp_path, schema, content, message):
+    path = tmp_path / folders.INFO_FILES[schema]
+    folders.write_json(path, {"schema": schema, "version": 1, "shards": [], **content})
+    with pytest.raises(SchemaError, match=f"{path}'.*{message}"):
+        folders.read_info(tmp_path, schema)

@@ -91,6 +91,60 @@ def test_a_broken_line_and_a_missing_file_are_named(data):
 
 
 @pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"answer": "#### 1"}, "expected a string 'question', got only"),
+        ({"question": "?"}, "expected a string 'answer', got only"),
+        ({"question": "?", "answer": 1}, "expected a string 'answer', got 1"),
+    ],
+)
+def test_a_gsm8k_row_of_another_form_is_named(data, row, message):
+    write_lines(data / "gsm8k" / "train.jsonl", [{"question": "1?", "answer": "#### 1"}, row])
+    with pytest.raises(SchemaError, match=rf"train.jsonl:2: {message}"):
+        list(importers.SOURCES["gsm8k"].rows(data))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "expected integers 'question_index'.*got {} .*KeyError"),
+        ({"question_index": 2}, r"expected a 'question_index' in \[0, 2\).*got 2"),
+        ({"question_index": -1}, r"expected a 'question_index' in \[0, 2\).*got -1"),
+        ({"question_index": "0"}, "expected 'question_index' of int, got '0'"),
+        ({"question": None}, "expected 'question' of str, got None"),
+        ({"steps": []}, r"expected at least one of 'steps', got \[\]"),
+        ({"steps": [[]]}, "expected integers.*IndexError"),
+        ({"steps": 3}, "expected integers.*TypeError"),
+        (
+            {"steps": [*steps(" step"), [["\n", 0.9], ["\n", "0.9"]]]},
+            "expected integers.*TypeError",
+        ),
+    ],
+)
+def test_a_codex_record_of_another_form_is_named(data, change, message):
+    good = {"generation_index": 0, "question_index": 0, "question": "1+1?"}
+    good["steps"] = steps(" step", "\n", " 2", "\n")
+    path = data / "codex_top5_steps" / "codex_top5_steps.jsonl"
+    write_lines(path, [good, {} if change is None else good | change])
+    with pytest.raises(SchemaError, match=f"{path}:2: {message}"):
+        list(importers.SOURCES["codex_top5_steps"].rows(data))
+
+
+def test_only_newlines_end_a_line_and_other_encodings_are_named(tmp_path):
+    path = epath.Path(tmp_path / "x.jsonl")
+    path.write_bytes('{"a": "b\u2028c\x85"}\r\n{"a": 1}'.encode())
+    assert list(importers.read_jsonl(path)) == [
+        (f"{path}:1", {"a": "b\u2028c\x85"}),
+        (f"{path}:2", {"a": 1}),
+    ]
+    path.write_bytes(b"")
+    assert list(importers.read_jsonl(path)) == []
+    path.write_bytes(b'{"a": 1}\n{"a": "caf\xe9"}\n')
+    with pytest.raises(SchemaError, match=f"{path}:2: expected UTF-8"):
+        list(importers.read_jsonl(path))
+
+
+@pytest.mark.parametrize(
     ("shown", "expected"),
     [
         (" Nat", b" Nat"),

@@ -145,3 +145,33 @@ def test_a_folder_that_cannot_be_written_is_an_error_at_the_start(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(checkpoints.CheckpointError, match="Cannot write checkpoints to .*/file/c"):
         checkpoints.Checkpoints(tmp_path / "file" / "checkpoints")
+
+
+@damage.noisy
+@pytest.mark.parametrize(
+    "harm", [damage.remove_data, damage.cut_data_short, damage.leave_only_the_folder]
+)
+def test_damaged_params_are_named(tmp_path, harm):
+    _save(tmp_path, [2])
+    harm(tmp_path / "2")
+    message = rf"The parameters in {tmp_path}/2 cannot be read"
+    with pytest.raises(checkpoints.CheckpointError, match=message):
+        checkpoints.restore_params(tmp_path, 2, _like().params)
+    with pytest.raises(checkpoints.CheckpointError, match=message):
+        checkpoints.check_params(tmp_path, 2)
+    damage.wait_for_noise()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"model": ', "expected JSON"),
+        (b"\xff", "expected JSON"),
+        (b"[]", "with the key 'model', got list"),
+        (b'{"seed": 1}', r"with the key 'model', got keys \['seed'\]"),
+    ],
+)
+def test_a_config_of_another_form_is_named(tmp_path, content, message):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(checkpoints.CheckpointError, match=f"{tmp_path}/config.json: .*{message}"):
+        checkpoints.read_config(tmp_path)
