@@ -209,12 +209,14 @@ def _sentence(segment: str, inside: int) -> str:
 
 # Commas are taken with their digits and judged afterwards (`_ungroup`): a pattern that tried to
 # group at every comma would be quadratic.
-_INTEGER = r"\d++(?:,\d++)*+"
+_INTEGER = r"\d++(?:,\d++)*"
 _DECIMAL = rf"(?:{_INTEGER}(?:\.\d++)?|(?<![\w.)\]%])\.\d++)"
-# Possessive quantifiers throughout, and something matches at every digit: linear time.
+# Runs of digits are possessive, and something matches at every digit: linear time. Groups are not:
+# what may follow one never lets a shorter match succeed, and up to Python 3.11.3 possessive groups
+# match wrongly.
 _NUMBER = re.compile(
     rf"""(?P<date>\d++(?:/\d++){{2,}})
-      | (?P<ratio>\d++(?:\.\d++)?(?::\d++(?:\.\d++)?)++)
+      | (?P<ratio>\d++(?:\.\d++)?(?::\d++(?:\.\d++)?)+)
       | (?P<whole>{_INTEGER})(?:\ (?:and\ )?|\ ?&\ ?)
         (?P<part>\d++)\ ?/\ ?(?P<parts>\d++)(?![/\d]|\.\d)
       | (?P<over>{_DECIMAL})\ ?/\ ?(?P<under>{_INTEGER}(?:\.\d++)?)
@@ -272,8 +274,8 @@ def _is_negative(match: re.Match[str]) -> bool:
 
 
 _GROUPED = re.compile(
-    r"[1-9]\d{0,2}(?:,\d{3})++(?:\.\d++)?"  # 1,200
-    r"|[1-9]\d?(?:,\d\d(?!\d))++,\d{3}(?:\.\d++)?"  # 1,20,000
+    r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d++)?"  # 1,200
+    r"|[1-9]\d?(?:,\d\d(?!\d))+,\d{3}(?:\.\d++)?"  # 1,20,000
 )
 
 
