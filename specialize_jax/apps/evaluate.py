@@ -4,7 +4,7 @@ import argparse
 import functools
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -106,12 +106,12 @@ def run(
         check_same_checkpoint(out, folder / "checkpoints" / str(step))
         params = checkpoints.restore_params(folder / "checkpoints", step, like)
         tasks = {}
-        for label, prompt_fn in asked.items():
+        for label, prompt in asked.items():
             for name, rows in chosen.items():
                 task = f"{name}_{label}"
                 predictions = runner.run(
                     rows,
-                    prompt_fn,
+                    prompt.render,
                     functools.partial(
                         _predict, decode, params, tokenizer, batch_size, input_length
                     ),
@@ -123,7 +123,7 @@ def run(
                 tasks[task] = runner.Task(
                     predictions,
                     original=len(questions[name]),
-                    n_shot=_shots(label, exemplars),
+                    n_shot=len(prompt.exemplars),
                     config={"dataset": name, "format": label, "exemplars": exemplars},
                 )
         path = runner.save(out, tasks, config=settings, git_hash=provenance.git_commit())
@@ -170,15 +170,29 @@ def check_same_checkpoint(out: epath.Path, checkpoint: epath.Path) -> None:
     folders.write_json(path, {"checkpoint": str(checkpoint), "sha256": mark})
 
 
-def build_prompts(
-    labels: Sequence[str], exemplars: str | None
-) -> dict[str, Callable[[readers.Question], str]]:
-    """Returns, for every format label, the function that puts a question.
+class Prompt(NamedTuple):
+    """How a question is put.
+
+    Attributes:
+      format: of the prompt.
+      exemplars: what stands before the question; none in the zero-shot formats.
+    """
+
+    format: Format
+    exemplars: Sequence[formats_lib.Exemplar]
+
+    def render(self, question: readers.Question) -> str:
+        """Returns the prompt of a question."""
+        return formats_lib.render_inputs(self.format, question.question, self.exemplars)
+
+
+def build_prompts(labels: Sequence[str], exemplars: str | None) -> dict[str, Prompt]:
+    """Returns the prompt of every format label.
 
     Raises:
       ValueError: an unknown format, or an in-context one without exemplars.
     """
-    prompts: dict[str, Callable[[readers.Question], str]] = {}
+    prompts = {}
     for label in labels:
         fmt = formats_lib.parse(label)
         shown: Sequence[formats_lib.Exemplar] = ()
@@ -189,18 +203,8 @@ def build_prompts(
                     "cot_prompts/prompt_simple_4_cases.txt of the data folder"
                 )
             shown = formats_lib.read_exemplars(epath.Path(exemplars).read_text(), exemplars)
-        prompts[label] = functools.partial(_prompt, fmt, shown)
+        prompts[label] = Prompt(fmt, shown)
     return prompts
-
-
-def _prompt(fmt: Format, shown: Sequence[formats_lib.Exemplar], question: readers.Question) -> str:
-    return formats_lib.render_inputs(fmt, question.question, shown)
-
-
-def _shots(label: str, exemplars: str | None) -> int:
-    if exemplars is None or not formats_lib.parse(label).is_in_context:
-        return 0
-    return len(formats_lib.read_exemplars(epath.Path(exemplars).read_text(), exemplars))
 
 
 def _decode(

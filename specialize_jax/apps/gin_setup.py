@@ -15,7 +15,7 @@ import tokenize
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 PACKAGED = pathlib.Path(__file__).resolve().parents[1] / "gin_configs"
 _BINDING = re.compile(r"--gin\.([^=]+)=(.*)", re.DOTALL)
@@ -134,27 +134,11 @@ def _open_macros(function: Callable[..., Any], skip: dict[str, Any]) -> Iterator
     """Yields macros that stand at %gin.REQUIRED and that calling `function` would need."""
     from gin import config
 
-    selector = config._inverse_lookup(function).selector
-    seen: set[str] = set()
-    queue: list[Any] = [
-        value for name, value in config._CONFIG.get(("", selector), {}).items() if name not in skip
-    ]
-    while queue:
-        value = queue.pop()
-        if isinstance(value, dict):
-            queue += [*value.keys(), *value.values()]
-        elif isinstance(value, (list, tuple)):
-            queue += value
-        elif isinstance(value, config.ConfigurableReference):
-            name, target = value.config_key
-            if target == "gin.macro" and name not in seen:
-                seen.add(name)
-                inner = config._CONFIG.get((name, target), {}).get("value")
-                if str(inner) == "%gin.REQUIRED":
-                    yield name
-                queue.append(inner)
-            else:
-                queue += config._CONFIG.get(("", target), {}).values()
+    for bound in _reachable(function, skip):
+        for reference in bound.references:
+            value = config._CONFIG.get(reference.config_key, {}).get("value")
+            if str(value) == "%gin.REQUIRED":
+                yield reference.config_key[0]
 
 
 def _parse_binding(binding: str) -> None:
@@ -192,10 +176,33 @@ def _check_macros(bindings: Iterable[str]) -> None:
 
 
 def _wrong_types(function: Callable[..., Any], skip: dict[str, Any]) -> Iterator[str]:
-    """Describes each bound argument that does not fit its annotation.
+    """Describes each bound argument that does not fit its annotation."""
+    from gin import config
 
-    The arguments of `function` are checked, and those of the configurables that they refer to.
-    """
+    for bound in _reachable(function, skip):
+        hints = _hints(config._REGISTRY[bound.selector].wrapped)
+        if bound.name in hints and not _fits(bound.resolved, hints[bound.name]):
+            label = ".".join([*bound.selector.split(".")[-2:], bound.name])
+            if isinstance(bound.value, config.ConfigurableReference):
+                label = bound.value.config_key[0]
+            yield (
+                f"{label}: expected {_spelled(hints[bound.name])}, "
+                f"got {bound.resolved!r} ({type(bound.resolved).__name__})"
+            )
+
+
+class _Bound(NamedTuple):
+    """A bound argument: of which configurable, as written, with macros replaced, and references."""
+
+    selector: str
+    name: str
+    value: Any
+    resolved: Any
+    references: list[Any]
+
+
+def _reachable(function: Callable[..., Any], skip: dict[str, Any]) -> Iterator[_Bound]:
+    """Yields the bound arguments of `function`, and of the configurables that they refer to."""
     from gin import config
 
     first = ("", config._inverse_lookup(function).selector)
@@ -204,26 +211,18 @@ def _wrong_types(function: Callable[..., Any], skip: dict[str, Any]) -> Iterator
     while queue:
         key = queue.pop(0)
         selector = key[1]
-        bound = config._CONFIG.get(("", selector), {}) | config._CONFIG.get(key, {})
-        hints = _hints(config._REGISTRY[selector].wrapped) if bound else {}
-        for name, value in bound.items():
+        arguments = config._CONFIG.get(("", selector), {}) | config._CONFIG.get(key, {})
+        for name, value in arguments.items():
             if key == first and name in skip:
                 continue
             references: list[Any] = []
             resolved = _resolve(value, references)
+            yield _Bound(selector, name, value, resolved, references)
             for reference in references:
                 target = reference.config_key
                 if target[1] not in ("gin.macro", "gin.constant") and target not in seen:
                     seen.add(target)
                     queue.append(target)
-            if name in hints and not _fits(resolved, hints[name]):
-                label = ".".join([*selector.split(".")[-2:], name])
-                if isinstance(value, config.ConfigurableReference):
-                    label = value.config_key[0]
-                yield (
-                    f"{label}: expected {_spelled(hints[name])}, "
-                    f"got {resolved!r} ({type(resolved).__name__})"
-                )
 
 
 def _resolve(value: Any, references: list[Any], within: tuple[str, ...] = ()) -> Any:

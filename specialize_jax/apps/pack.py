@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 EPILOG = """\
 example:
   specialize-jax pack --gin_file=experiments/codex_gsm8k_cpu.gin --out out/line/packed"""
-TOKENIZER_FILE = "student_tokenizer.model"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,8 +84,9 @@ def run(
     from specialize_jax.data import mixing
 
     provider = mixing.find(mixture_or_task_name, mixture_or_task_module)
-    tokenizer = folder / TOKENIZER_FILE
-    folders.write_bytes(tokenizer, epath.Path(source.tokenizer_file).read_bytes())
+    tokenizer = source.info[0]["student_tokenizer"]
+    content = epath.Path(source.tokenizer_file).read_bytes()
+    folders.write_bytes(folder / tokenizer["file"], content)
     info = mixing.write_folder(
         folder,
         provider,
@@ -98,7 +98,7 @@ def run(
         examples_per_epoch=examples_per_epoch,
         on_too_long=on_too_long,  # type: ignore[arg-type]  # checked there
         progress=progress.bar,
-        student_tokenizer={**source.info[0]["student_tokenizer"], "file": TOKENIZER_FILE},
+        student_tokenizer=tokenizer,
         validation_ids=validation_ids,
         settings=settings,
     )

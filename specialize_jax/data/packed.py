@@ -101,7 +101,6 @@ class PackedRows:
         *,
         batch_rows: int,
         seed: int = 0,
-        check_hashes: bool = True,
     ):
         """Opens a split.
 
@@ -110,7 +109,6 @@ class PackedRows:
           split: "train" or "validation".
           batch_rows: rows of the global batch.
           seed: of the order.
-          check_hashes: compare every part with the SHA-256 in the info file first.
 
         Raises:
           SchemaError: the folder is unfinished, of another version, or a part is changed or cut;
@@ -124,9 +122,8 @@ class PackedRows:
         if not entries:
             raise SchemaError(f"'{folder}' has no split '{split}'; choices: {', '.join(splits)}")
         paths = [epath.Path(folder) / entry["file"] for entry in entries]
-        if check_hashes:
-            for path, entry in zip(paths, entries, strict=True):
-                folders.check_hash(path, entry)
+        for path, entry in zip(paths, entries, strict=True):
+            folders.check_hash(path, entry)
         self._epochs = [sources.ArrayRecordDataSource([str(path)]) for path in paths]
         self._sizes = np.array([len(epoch) for epoch in self._epochs])
         if not self._sizes.all():

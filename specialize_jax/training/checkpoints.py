@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from specialize_jax.schemas import SchemaError, folders
 from specialize_jax.training.train_state import TrainState
 
 _ITEMS = ("params", "optimizer", "progress")
@@ -342,9 +343,6 @@ def _prepare(folder: epath.Path) -> None:
     if jax.process_index() != 0:
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
+        folders.make_folder(folder)
+    except SchemaError as error:
         raise CheckpointError(f"Cannot write checkpoints to {folder}: {error}") from error

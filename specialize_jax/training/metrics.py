@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from specialize_jax.schemas import Format
+from specialize_jax.schemas import Format, folders
 
 FORMATS = tuple(Format(number).label for number in Format)
 
@@ -115,10 +115,7 @@ class MetricsFile:
         if not self._write or not self._path.exists():
             return
         kept = [line for line in read(self._path) if line["step"] <= step]
-        # Written aside and moved over it: a kill in between leaves the old file.
-        aside = self._path.with_name(self._path.name + ".new")
-        aside.write_text(_to_text(kept))
-        aside.replace(self._path)
+        folders.write_bytes(self._path, _to_text(kept).encode())
 
     def append(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Adds a line. Numbers that JSON cannot hold (NaN, infinity) become null."""
