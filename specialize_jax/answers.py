@@ -93,13 +93,18 @@ def equal(a: str | None, b: str | None, *, mode: str = "corrected", kind: str = 
     return _fold(a) == _fold(b)
 
 
+def modes_of(*kinds: str) -> tuple[str, ...]:
+    """Returns the modes that read answers of every one of these kinds."""
+    return tuple(mode for mode in MODES if mode != "fu2023" or set(kinds) <= {"number"})
+
+
 def _check(mode: str, kind: str) -> None:
     if mode not in MODES:
         raise ValueError(f"unknown extraction mode '{mode}'; choices: {', '.join(MODES)}")
     if kind not in KINDS:
         raise ValueError(f"unknown kind of answer '{kind}'; choices: {', '.join(KINDS)}")
-    if mode == "fu2023" and kind != "number":
-        raise ValueError(f"mode 'fu2023' reads only kind 'number', got '{kind}'; use 'corrected'")
+    if mode not in modes_of(kind):
+        raise ValueError(f"mode '{mode}' reads only kind 'number', got '{kind}'; use 'corrected'")
 
 
 # ---- characters ----

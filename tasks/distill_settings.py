@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import gin
 
 from specialize_jax.data import corpus as corpus_lib
+from specialize_jax.data import formats
 
 
 @gin.configurable(module="specialize_jax.tasks.distill_settings")
@@ -18,6 +19,7 @@ def corpus(
     aligned_dirs: Sequence[str] = gin.REQUIRED,
     validation: int | str = 200,
     k_out: int | None = None,
+    num_exemplars: int = formats.NUM_EXEMPLARS,
 ) -> corpus_lib.Corpus:
     """Returns the corpus that the tasks read; its arguments come from gin.
 
@@ -27,5 +29,6 @@ def corpus(
       validation: number of questions kept out of training, or an .npy file with rows of GSM8K
         train.
       k_out: entries kept per target token; None for all that are stored.
+      num_exemplars: worked questions in an in-context prompt.
     """
-    return corpus_lib.read_corpus(tuple(aligned_dirs), validation, k_out)
+    return corpus_lib.read_corpus(tuple(aligned_dirs), validation, k_out, num_exemplars)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from specialize_jax import decoding, tokenizers
+from specialize_jax import answers, decoding, tokenizers
 from specialize_jax.apps import data_dir, gin_setup, progress, provenance
 from specialize_jax.data import formats as formats_lib
 from specialize_jax.evaluation import readers, runner, scoring
@@ -57,9 +57,10 @@ def run(
     Args:
       model_dir: a folder that `train` wrote; results go to `model_dir`/eval/<step>.
       data: folder of public data sets.
-      sets: names of `evaluation.readers.READERS`.
+      sets: names of `evaluation.readers.SETS`; a gin file that imports a module adds its sets.
       formats: prompts to ask in, labels of `schemas.Format`.
-      exemplars: a prompt file whose examples stand before the question, for in-context formats.
+      exemplars: a prompt file whose examples stand before the question, for in-context formats;
+        None for those that each set brings along.
       num_questions: a seeded number of each set; None for all.
       steps: "last", "all", or a list of steps.
       batch_size: questions decoded at a time.
@@ -83,8 +84,10 @@ def run(
             f"'{folder / 'checkpoints' / 'config.json'}' does not describe a student: {error!r}"
         ) from error
     tokenizer = tokenizers.load(folder / config["student_tokenizer"]["file"])
-    asked = build_prompts(formats, exemplars)
     questions = {name: readers.read(name, data) for name in sets}
+    asked = {
+        (name, label): build_prompt(label, name, exemplars) for label in formats for name in sets
+    }
     chosen = {
         name: all_of_it if num_questions is None else readers.sample(all_of_it, num_questions, seed)
         for name, all_of_it in questions.items()
@@ -106,26 +109,24 @@ def run(
         check_same_checkpoint(out, folder / "checkpoints" / str(step))
         params = checkpoints.restore_params(folder / "checkpoints", step, like)
         tasks = {}
-        for label, prompt in asked.items():
-            for name, rows in chosen.items():
-                task = f"{name}_{label}"
-                predictions = runner.run(
-                    rows,
-                    prompt.render,
-                    functools.partial(
-                        _predict, decode, params, tokenizer, batch_size, input_length
-                    ),
-                    batch_size=batch_size,
-                    progress=progress.counter(f"step {step}: {task}", len(rows)),
-                    journal=runner.journal_path(out, task),
-                    generation=settings["gen_kwargs"],
-                )
-                tasks[task] = runner.Task(
-                    predictions,
-                    original=len(questions[name]),
-                    n_shot=len(prompt.exemplars),
-                    config={"dataset": name, "format": label, "exemplars": exemplars},
-                )
+        for (name, label), prompt in asked.items():
+            task, rows = f"{name}_{label}", chosen[name]
+            predictions = runner.run(
+                rows,
+                prompt.render,
+                functools.partial(_predict, decode, params, tokenizer, batch_size, input_length),
+                modes=answers.modes_of(*{row.kind for row in rows}),
+                batch_size=batch_size,
+                progress=progress.counter(f"step {step}: {task}", len(rows)),
+                journal=runner.journal_path(out, task),
+                generation=settings["gen_kwargs"],
+            )
+            tasks[task] = runner.Task(
+                predictions,
+                original=len(questions[name]),
+                n_shot=len(prompt.exemplars),
+                config={"dataset": name, "format": label, "exemplars": exemplars},
+            )
         path = runner.save(out, tasks, config=settings, git_hash=provenance.git_commit())
         provenance.write(out, "evaluate", gin=True)
         print_results(step, results.read_results(path))
@@ -186,25 +187,26 @@ class Prompt(NamedTuple):
         return formats_lib.render_inputs(self.format, question.question, self.exemplars)
 
 
-def build_prompts(labels: Sequence[str], exemplars: str | None) -> dict[str, Prompt]:
-    """Returns the prompt of every format label.
+def build_prompt(label: str, name: str, exemplars: str | None) -> Prompt:
+    """Returns how the questions of a set are put in a format.
 
     Raises:
       ValueError: an unknown format, or an in-context one without exemplars.
     """
-    prompts = {}
-    for label in labels:
-        fmt = formats_lib.parse(label)
-        shown: Sequence[formats_lib.Exemplar] = ()
-        if fmt.is_in_context:
-            if exemplars is None:
-                raise ValueError(
-                    f"format '{label}' needs EVAL_EXEMPLARS, for example "
-                    "cot_prompts/prompt_simple_4_cases.txt of the data folder"
-                )
-            shown = formats_lib.read_exemplars(epath.Path(exemplars).read_text(), exemplars)
-        prompts[label] = Prompt(fmt, shown)
-    return prompts
+    fmt = formats_lib.parse(label)
+    if not fmt.is_in_context:
+        return Prompt(fmt, ())
+    own = readers.SETS[name].prompt
+    if exemplars is not None:
+        text, where = epath.Path(exemplars).read_text(), exemplars
+    elif own is not None:
+        text, where = own(), f"exemplars of '{name}'"
+    else:
+        raise ValueError(
+            f"format '{label}' of set '{name}' needs EVAL_EXEMPLARS, for example "
+            "cot_prompts/prompt_simple_4_cases.txt of the data folder"
+        )
+    return Prompt(fmt, formats_lib.read_exemplars(text, where))
 
 
 def _decode(
@@ -259,7 +261,9 @@ def print_results(step: int, value: dict[str, Any]) -> None:
         n = value["n-samples"][task]["effective"]
         shown = ""
         for mode in modes:
-            accuracy = row[f"exact_match,{mode}"]
+            if (accuracy := row.get(f"exact_match,{mode}")) is None:
+                shown += f"{'-':>25}"  # this mode reads no answers of this kind
+                continue
             low, high = scoring.wilson(round(accuracy * n), n)
             shown += f"{accuracy:>9.2%} [{low:6.2%},{high:6.2%}]"
         print(f"{'':9}{task:<44}{n:>6}{shown}")

@@ -69,6 +69,7 @@ def run(
         "mixture_or_task_name": mixture_or_task_name,
         "task_feature_lengths": lengths._asdict(),
         "k_out": source.k,
+        "num_exemplars": source.num_exemplars,
         "seed": seed,
         "epochs": epochs,
         "examples_per_epoch": examples_per_epoch,

@@ -77,6 +77,7 @@ def run(
     eval_steps: int | None = None,
     checkpoint_period: int = 1000,
     checkpoints_to_keep: int | None = None,
+    checkpoint_first: bool = False,
     log_period: int = 10,
     seed: int = 0,
     pack_again: Callable[[str], None] | None = None,
@@ -101,11 +102,14 @@ def run(
       microbatches: parts of the batch that are worked one after the other, to save memory.
       model_partitions: devices that share one copy of the parameters.
       loss_chunk: tokens whose logits exist at a time.
-      initial_checkpoint_path: a Hugging Face folder to start from; None for random weights.
+      initial_checkpoint_path: a Hugging Face folder, the `model_dir` of an earlier run (its last
+        checkpoint) or one of its checkpoints to start from; None for random weights.
       eval_period: steps between held-out losses.
       eval_steps: batches of the held-out split; None for all.
       checkpoint_period: steps between checkpoints.
       checkpoints_to_keep: None for all.
+      checkpoint_first: whether the student is saved before the first step, so that `evaluate` can
+        say what the run changed.
       log_period: steps between lines of `metrics.jsonl`.
       seed: of weights, dropout and the order of the data.
       pack_again: packs into a folder, for `packed_dir=None`.
@@ -178,7 +182,12 @@ def run(
             return jax.jit(
                 lambda: create(model.init(jax.random.key(seed))), out_shardings=shardings
             )()
-        params = load_initial(initial_checkpoint_path, model, shardings.params)
+        params = load_initial(
+            initial_checkpoint_path,
+            model,
+            shapes=partitioning.with_shardings(shapes, shardings).params,
+            student_tokenizer=rows.info["student_tokenizer"],
+        )
         return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
 
     eval_fn = None
@@ -203,6 +212,7 @@ def run(
         train_steps=train_steps,
         mesh=mesh,
         save_period=checkpoint_period,
+        save_first=checkpoint_first,
         log_period=log_period,
         eval_fn=eval_fn,
         eval_period=eval_period,
@@ -302,18 +312,48 @@ def check_same_run(folder: epath.Path, config: dict[str, Any]) -> None:
         )
 
 
-def load_initial(path: str, model: Model, shardings: Any) -> Any:
-    """Loads the parameters of a Hugging Face folder for a student.
+def load_initial(
+    path: str, model: Model, *, shapes: Any, student_tokenizer: dict[str, Any]
+) -> Any:
+    """Loads parameters for a student to start from.
+
+    Args:
+      path: a Hugging Face folder, a folder that `train` wrote, or one of its checkpoints.
+      model: the student.
+      shapes: of its parameters, with shardings.
+      student_tokenizer: of the data, to be compared with that of an earlier run.
 
     Raises:
-      ValueError: the folder holds a student of another shape.
+      ValueError: the folder holds a student of another shape or tokenizer.
     """
-    # Master parameters are float32, whatever the folder was saved in.
-    config, params = convert.load_hf(path, dtype="float32", shardings=shardings)
-    changed = _differences(dataclasses.asdict(config), dataclasses.asdict(model.config))
+    found = _own_checkpoint(epath.Path(path))
+    if found is None:
+        # Master parameters are float32, whatever the folder was saved in.
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+        config, params = convert.load_hf(path, dtype="float32", shardings=shardings)
+        changed = _differences(dataclasses.asdict(config), dataclasses.asdict(model.config))
+    else:
+        run = checkpoints.read_config(found.parent)
+        changed = _differences(run["model"], dataclasses.asdict(model.config))
+        there, here = run["student_tokenizer"]["sha256"], student_tokenizer["sha256"]
+        if there != here:
+            changed = f"student_tokenizer: {there[:12]} there, {here[:12]} here; {changed}"
     if changed:
-        raise ValueError(f"INITIAL_CHECKPOINT_PATH '{path}' is not a '{model.name}': {changed}")
+        raise ValueError(
+            f"INITIAL_CHECKPOINT_PATH '{path}' is not a '{model.name}' as configured: {changed}"
+        )
+    if found is not None:
+        params = checkpoints.restore_params(found.parent, int(found.name), shapes)
     return params
+
+
+def _own_checkpoint(path: epath.Path) -> epath.Path | None:
+    """Returns the checkpoint that a path means, if it is of a run of ours."""
+    if path.name.isdigit() and (path.parent / "config.json").exists():
+        return path
+    folder = path / "checkpoints"
+    step = checkpoints.latest_step(folder)
+    return None if step is None else folder / str(step)
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from specialize_jax.data.formats import Exemplar
+from specialize_jax.data.formats import NUM_EXEMPLARS, Exemplar
 from specialize_jax.data.packing import keep_largest
 from specialize_jax.schemas import SchemaError, aligned, folders
 
@@ -28,6 +28,7 @@ class Corpus:
       info: `alignment_info.json` of each folder.
       tokenizer_file: the student tokenizer, which all folders share.
       k: entries per target token.
+      num_exemplars: worked questions in an in-context prompt.
       vocab_size: of the student.
     """
 
@@ -37,6 +38,7 @@ class Corpus:
     info: list[dict[str, Any]]
     tokenizer_file: str
     k: int
+    num_exemplars: int
     vocab_size: int
 
 
@@ -98,6 +100,7 @@ def read_corpus(
     aligned_dirs: tuple[str, ...],
     validation: int | str,
     k_out: int | None,
+    num_exemplars: int = NUM_EXEMPLARS,
 ) -> Corpus:
     """Reads aligned folders; the last corpus read is kept.
 
@@ -105,11 +108,15 @@ def read_corpus(
       aligned_dirs: folders written by `specialize-jax align` with the same student tokenizer.
       validation: see `choose_validation`.
       k_out: entries kept per target token; None for all that are stored.
+      num_exemplars: worked questions in an in-context prompt, >= 1.
 
     Raises:
       SchemaError: a folder is missing, unfinished or damaged, tokenizers differ, or K_out is larger
         than stored.
+      ValueError: the number of exemplars is out of range.
     """
+    if num_exemplars < 1:
+        raise ValueError(f"NUM_EXEMPLARS: expected at least 1, got {num_exemplars}")
     if not aligned_dirs:
         raise SchemaError("expected at least one aligned folder (ALIGNED_DIRS), got none")
     infos, everything = [], []
@@ -147,5 +154,6 @@ def read_corpus(
         info=infos,
         tokenizer_file=str(tokenizer_file),
         k=k_out or widths.pop(),
+        num_exemplars=num_exemplars,
         vocab_size=tokenizer["vocab_size"],
     )

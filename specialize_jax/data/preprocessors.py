@@ -45,7 +45,9 @@ def build_example(
     """
     exemplars = []
     if fmt.is_in_context:
-        drawn = formats.draw_exemplars(len(corpus.pool), seed=seed, exclude=row["pool_index"])
+        drawn = formats.draw_exemplars(
+            len(corpus.pool), seed=seed, exclude=row["pool_index"], count=corpus.num_exemplars
+        )
         exemplars = [corpus.pool[index] for index in drawn]
     inputs = encode(formats.render_inputs(fmt, row["question"], exemplars)) + [eos_id]
     if fmt.is_chain_of_thought:
@@ -70,7 +72,9 @@ def format_rows(
     def preprocess(dataset: tf.data.Dataset) -> tf.data.Dataset:
         words = vocabulary()
         if fmt.is_in_context:  # said here and not by a thread of TensorFlow's
-            formats.draw_exemplars(len(corpus().pool), seed=(0,), exclude=0)
+            formats.draw_exemplars(
+                len(corpus().pool), seed=(0,), exclude=0, count=corpus().num_exemplars
+            )
         names = list(dataset.element_spec)
 
         def build(seed: np.ndarray, *values: Any) -> tuple[np.ndarray, ...]:

@@ -1,4 +1,4 @@
-"""Readers of public test sets: files as their authors published them -> `Question` rows.
+"""Test sets by name -> `Question` rows. Public ones are read as their authors published them:
 
 | name         | file (under data_dir)         | splits      | questions  | gold answer           |
 |--------------|-------------------------------|-------------|------------|-----------------------|
@@ -12,6 +12,8 @@ they stay in the denominator, where no prediction can be right; results count th
 leaves them out. 90 ASDiv answers hold several numbers ("9; 11"): the last one counts, as in that
 code. SVAMP bodies often lack their full stop: one is put in where it is missing, and none where it
 is there (that code writes ". " always).
+
+A module of a user's own adds its sets by `register`.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from etils import epath
@@ -56,11 +58,36 @@ class Question:
         return answers.extract(self.answer, kind=self.kind) is not None
 
 
+class QuestionSet(NamedTuple):
+    """A test set.
+
+    Attributes:
+      read: (data folder, split) -> its questions; see `read` for errors.
+      needs_data_dir: whether it reads files of the data folder.
+      prompt: gives its worked exemplars for in-context formats, as the text of a prompt file; None
+        where a run has to name such a file.
+    """
+
+    read: Callable[[epath.PathLike, str], list[Question]]
+    needs_data_dir: bool = True
+    prompt: Callable[[], str] | None = None
+
+
+def register(name: str, question_set: QuestionSet) -> None:
+    """Makes a set known by a name, as a module does for its own when it is imported.
+
+    Raises:
+      ValueError: another set has that name.
+    """
+    if SETS.setdefault(name, question_set) is not question_set:
+        raise ValueError(f"a question set '{name}' is registered already")
+
+
 def read(name: str, data_dir: epath.PathLike | None = None, split: str = "test") -> list[Question]:
     """Reads a set by name.
 
     Args:
-      name: one of `READERS`.
+      name: one of `SETS`.
       data_dir: the folder that holds one folder a set; by default what SPECIALIZE_JAX_DATA names.
       split: one of those in the table above.
 
@@ -72,14 +99,17 @@ def read(name: str, data_dir: epath.PathLike | None = None, split: str = "test")
       FileNotFoundError: the file is not there; names it and says how to give the folder.
       SchemaError: the file is malformed; names the line or item.
     """
-    if name not in READERS:
-        raise ValueError(f"unknown data set '{name}'; choices: {', '.join(READERS)}")
+    if name not in SETS:
+        raise ValueError(
+            f"unknown data set '{name}'; choices: {', '.join(SETS)}. A module that registers others "
+            "has to be imported by a gin file"
+        )
     data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE)
-    if not data_dir:
+    if not data_dir and SETS[name].needs_data_dir:
         raise FileNotFoundError(
             f"no data folder given for '{name}': pass --data_dir or set {DATA_DIR_VARIABLE}"
         )
-    return READERS[name](data_dir, split)
+    return SETS[name].read(data_dir or "", split)
 
 
 def gsm8k(data_dir: epath.PathLike, split: str = "test") -> list[Question]:
@@ -144,11 +174,11 @@ def multiarith(data_dir: epath.PathLike, split: str = "test") -> list[Question]:
     ]
 
 
-READERS: Mapping[str, Callable[[epath.PathLike, str], list[Question]]] = {
-    "gsm8k": gsm8k,
-    "svamp": svamp,
-    "asdiv": asdiv,
-    "multiarith": multiarith,
+SETS: dict[str, QuestionSet] = {
+    "gsm8k": QuestionSet(gsm8k),
+    "svamp": QuestionSet(svamp),
+    "asdiv": QuestionSet(asdiv),
+    "multiarith": QuestionSet(multiarith),
 }
 
 

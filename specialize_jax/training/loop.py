@@ -38,6 +38,7 @@ def fit(
     train_steps: int,
     mesh: Mesh | None = None,
     save_period: int = 1000,
+    save_first: bool = False,
     log_period: int = 100,
     eval_fn: Callable[[TrainState], Mapping[str, Any]] | None = None,
     eval_period: int = 1000,
@@ -64,6 +65,8 @@ def fit(
       train_steps: updates in all, those of earlier runs included.
       mesh: where batches go; None for the default device.
       save_period: steps between checkpoints; the last step is always saved.
+      save_first: whether the state is saved before the first step too, to be scored beside the
+        later ones.
       log_period: steps between lines; metrics are fetched from the device once for each line and
         each checkpoint.
       eval_fn: state -> values for a line of split "validation"; see `evaluator`.
@@ -101,6 +104,8 @@ def fit(
         lines.cut_after(step)
         if is_first_host:
             print(f"{'restored' if restored else 'starting'} at step {step}", file=sys.stderr)
+        if save_first and restored is None:
+            saved.save(state, data_state=data_state(0), window=window.to_json())
 
         # Steps.
         pending: list[tuple[int, Any]] = []

@@ -1,0 +1,100 @@
+"""`specialize-jax collect`: a teacher answers questions; the right answers become teacher records."""
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from specialize_jax.apps import gin_setup, progress, provenance
+from specialize_jax.schemas import SchemaError, folders
+from specialize_jax.schemas import records as schema
+from specialize_jax.teacher import collect, records
+
+EPILOG = """\
+example:
+  specialize-jax collect --gin_file=experiments/quickstart.gin --out out/quickstart/records"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags."""
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Collects as the gin files say; a folder finished with the same settings is left as it is."""
+    gin_setup.configured(args, run, out=args.out)()
+    return 0
+
+
+def run(
+    out: str,
+    *,
+    teacher: collect.Teacher,
+    questions: Callable[[], Sequence[collect.Question]],
+    num_samples: int = 1,
+    top_logprobs: int = 5,
+    seed: int = 0,
+) -> None:
+    """Samples a teacher and keeps its right answers.
+
+    Args:
+      out: the folder to write.
+      teacher: who answers; see `teacher.collect.Teacher`.
+      questions: gives what is asked.
+      num_samples: answers a question.
+      top_logprobs: candidates recorded at every step.
+      seed: of the samples.
+
+    Raises:
+      ValueError: a number is out of range.
+      SchemaError: no answer was right, or the folder holds records of other settings.
+    """
+    asked = questions()
+    sampling = {
+        **teacher.info["sampling"],
+        "n": num_samples,
+        "logprobs": top_logprobs,
+        "seed": seed,
+        "questions": len(asked),
+        "questions_sha256": collect.digest(asked),
+    }
+    info = {**teacher.info, "sampling": sampling, "source": "specialize-jax collect"}
+    if folders.schema_of(out) == schema.NAME:
+        done = folders.read_info(out, schema.NAME)
+        check_same_settings(out, done, info)
+        print(f"already collected: {out}")
+    else:
+        rows = collect.rows(
+            teacher, asked, num_samples=num_samples, top_logprobs=top_logprobs, seed=seed
+        )
+        bar = progress.bar("collect", len(asked) * num_samples)
+        done = records.write(_counted(rows, bar), out, info)
+        provenance.write(out, "collect", gin=True)
+    dropped = ", ".join(f"{number} {reason}" for reason, number in done["dropped"].items())
+    print(
+        f"{done['rows']} of {done['rows'] + sum(done['dropped'].values())} answers kept in {out} "
+        f"(dropped: {dropped or 'none'}; top {done['k']} of every step)"
+    )
+
+
+def check_same_settings(out: str, done: dict[str, Any], info: dict[str, Any]) -> None:
+    """Checks that finished records were collected with these settings.
+
+    Raises:
+      SchemaError: they were not; every differing setting is named.
+    """
+    changed = [
+        f"{name}: {done.get(name)} there, {info[name]} now"
+        for name in ("teacher", "tokenizer", "sampling")
+        if done.get(name) != info[name]
+    ]
+    if changed:
+        raise SchemaError(
+            f"'{out}' was collected with other settings ({'; '.join(changed)}); give another "
+            "--out, or remove the folder"
+        )
+
+
+def _counted(rows: Iterable[Any], done: Callable[[int], None]) -> Iterator[Any]:
+    for row in rows:
+        yield row
+        done(1)

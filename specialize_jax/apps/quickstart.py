@@ -1,0 +1,407 @@
+"""`specialize-jax quickstart`: the whole product on an embedded world, stage by stage.
+
+Every stage is a subcommand with a gin file, printed as it is run; nothing is done here that a
+person could not type. What a stage finished is noted in `<out>/quickstart.json`, so that the same
+command goes on after an interruption, and says so when there is nothing left to do.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import datetime
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from specialize_jax import __version__
+from specialize_jax.apps import gin_setup, provenance
+from specialize_jax.evaluation import scoring
+from specialize_jax.schemas import SchemaError, folders, results
+
+EPILOG = """\
+The same command goes on after an interruption; --fresh starts over."""
+NOTES = "quickstart.json"
+RESULTS = "results.json"
+PRETRAIN = "experiments/quickstart_pretrain.gin"
+SPECIALIZE = "experiments/quickstart.gin"
+_BYTES_NEEDED = 300 * 2**20
+_SETS = "miniworld_"
+_PROMPTS = {
+    "zero_shot": "zero_shot_chain_of_thought",
+    "in_context": "in_context_chain_of_thought",
+}
+
+
+class Stage(NamedTuple):
+    """One command.
+
+    Attributes:
+      name: unique.
+      title: what it does, for a person.
+      argv: of `specialize-jax`.
+      product: below the output folder; it is there when the stage is done.
+    """
+
+    name: str
+    title: str
+    argv: list[str]
+    product: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags."""
+    parser.add_argument(
+        "--out", default="out/quickstart", metavar="DIR", help="folder to write (%(default)s)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="remove what is there and start over")
+
+
+def stages(out: str) -> list[Stage]:
+    """Returns the commands, in their order."""
+
+    def gin(command: str, file: str, **macros: str) -> list[str]:
+        bound = [f"--gin.{name}={value}" for name, value in macros.items()]
+        return [command, f"--gin_file={file}", *bound]
+
+    def quoted(part: str) -> str:
+        return repr(f"{out}/{part}")
+
+    def aligned(part: str) -> str:
+        return f"({quoted(part)},)"
+
+    tokenizer = f"{out}/student.model"
+    return [
+        Stage(
+            "collect_generic",
+            "a teacher solves generic tasks",
+            [*gin("collect", PRETRAIN), f"--out={out}/generic/records"],
+            "generic/records/teacher_info.json",
+        ),
+        Stage(
+            "collect",
+            "the teacher solves stories, four times each; its right answers are kept",
+            [*gin("collect", SPECIALIZE), f"--out={out}/records"],
+            "records/teacher_info.json",
+        ),
+        Stage(
+            "tokenizer",
+            "the student gets a tokenizer of its own",
+            [
+                "tokenizer",
+                *(f"--records={out}/{part}" for part in ("generic/records", "records")),
+                "--model_type=bpe",
+                "--vocab_size=256",
+                f"--out={tokenizer}",
+            ],
+            "student.model",
+        ),
+        *(
+            Stage(
+                name,
+                title,
+                [
+                    "align",
+                    f"--records={out}/{part}records",
+                    f"--student_tokenizer={tokenizer}",
+                    "--mode=one_to_one",
+                    f"--out={out}/{part}aligned",
+                ],
+                f"{part}aligned/alignment_info.json",
+            )
+            for name, title, part in (
+                ("align_generic", "generic answers in the student's tokens", "generic/"),
+                ("align", "the teacher's distributions over the student's tokens", ""),
+            )
+        ),
+        Stage(
+            "pack_generic",
+            "generic tasks as rows",
+            [
+                *gin("pack", PRETRAIN, ALIGNED_DIRS=aligned("generic/aligned")),
+                f"--out={out}/generic/packed",
+            ],
+            "generic/packed/packed_info.json",
+        ),
+        Stage(
+            "pretrain",
+            "a student learns the generic tasks: something to lose",
+            gin(
+                "train",
+                PRETRAIN,
+                ALIGNED_DIRS=aligned("generic/aligned"),
+                PACKED_DIR=quoted("generic/packed"),
+                MODEL_DIR=quoted("generic/student"),
+            ),
+            "generic/student/metrics.jsonl",
+        ),
+        Stage(
+            "pack",
+            "the four formats as rows",
+            [*gin("pack", SPECIALIZE, ALIGNED_DIRS=aligned("aligned")), f"--out={out}/packed"],
+            "packed/packed_info.json",
+        ),
+        Stage(
+            "specialize",
+            "the student matches the teacher's distributions",
+            gin(
+                "train",
+                SPECIALIZE,
+                ALIGNED_DIRS=aligned("aligned"),
+                PACKED_DIR=quoted("packed"),
+                INITIAL_CHECKPOINT_PATH=quoted("generic/student"),
+                MODEL_DIR=quoted("student"),
+            ),
+            "student/metrics.jsonl",
+        ),
+        Stage(
+            "evaluate",
+            "every family, before and after, zero-shot and in-context",
+            gin(
+                "evaluate",
+                SPECIALIZE,
+                ALIGNED_DIRS=aligned("aligned"),
+                MODEL_DIR=quoted("student"),
+            ),
+            "student/eval",
+        ),
+        Stage(
+            "report",
+            "one page about all of it",
+            [
+                "report",
+                *(f"{out}/{part}" for part in ("records", "aligned", "packed", "student")),
+                f"--out={out}/report",
+            ],
+            "report/index.html",
+        ),
+    ]
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs what is not done yet, then writes the results and prints them."""
+    out = args.out.rstrip("/") or "/"
+    folder = epath.Path(out)
+    if args.fresh:
+        remove(folder)
+    check_room(folder)
+    folders.make_folder(folder)
+    with lock(folder):
+        notes = open_notes(folder)
+        todo = stages(out)
+        for number, stage in enumerate(todo, 1):
+            command = ["specialize-jax", *stage.argv]
+            done = notes["stages"].get(stage.name, {})
+            if done.get("command") == command and (folder / stage.product).exists():
+                print(f"[{number}/{len(todo)}] {stage.name}: done before, {done['seconds']:.0f} s")
+                continue
+            print(f"\n[{number}/{len(todo)}] {stage.name}: {stage.title}\n$ {shlex.join(command)}")
+            sys.stdout.flush()
+            start = time.monotonic()
+            run(stage)
+            seconds = round(time.monotonic() - start, 1)
+            notes["stages"][stage.name] = {"command": command, "seconds": seconds}
+            folders.write_json(folder / NOTES, notes)
+        value = summarize(folder, notes)
+        folders.write_json(folder / RESULTS, value)
+        print(f"\n{table(value)}\n")
+        for name, path in (("numbers", RESULTS), ("report", "report/index.html")):
+            print(f"{name}: {(folder / path).resolve()}")
+        if not shutil.which("xdg-open") and not os.environ.get("DISPLAY"):
+            print(
+                "no display here? copy the report folder to where a browser is, or serve it: "
+                f"python3 -m http.server --directory {shlex.quote(f'{out}/report')}"
+            )
+    return 0
+
+
+def run(stage: Stage) -> None:
+    """Runs a stage in a process of its own.
+
+    Raises:
+      ValueError: it failed; what is finished is kept.
+    """
+    command = [sys.executable, "-m", "specialize_jax.apps.main", *stage.argv]
+    status = subprocess.run(command, preexec_fn=_die_with_parent).returncode
+    if status == 128 + signal.SIGINT:
+        raise KeyboardInterrupt
+    if status:
+        raise ValueError(
+            f"stage '{stage.name}' failed with status {status}, its message stands above; what is "
+            "finished is kept, and the same command goes on from here"
+        )
+
+def _die_with_parent() -> None:
+    """In a child: asks Linux to end it when its parent is killed, so that none writes on alone."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def remove(folder: epath.Path) -> None:
+    """Removes a folder of an earlier quickstart.
+
+    Raises:
+      SchemaError: it holds something else.
+    """
+    if not folder.exists():
+        return
+    if not (folder / NOTES).exists() and any(folder.iterdir()):
+        raise SchemaError(
+            f"--fresh would remove '{folder}', which no quickstart wrote (it has no {NOTES}); "
+            "name another folder with --out"
+        )
+    shutil.rmtree(folder)
+
+
+def check_room(folder: epath.Path) -> None:
+    """Checks that the disk has room for the run.
+
+    Raises:
+      SchemaError: it has not.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < _BYTES_NEEDED:
+        raise SchemaError(
+            f"the disk of '{existing}' has {free / 2**20:.0f} MiB free, the quickstart writes up "
+            f"to {_BYTES_NEEDED / 2**20:.0f} MiB; make room, or name a folder elsewhere with --out"
+        )
+
+
+@contextlib.contextmanager
+def lock(folder: epath.Path) -> Iterator[None]:
+    """Keeps a second quickstart out of the folder while this one runs.
+
+    Raises:
+      SchemaError: one is running there.
+    """
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SchemaError(
+                f"another quickstart is at work in '{folder}'; wait for it, or name another "
+                "folder with --out"
+            ) from error
+        yield
+
+
+def open_notes(folder: epath.Path) -> dict[str, Any]:
+    """Returns what earlier runs in the folder finished; empty notes in a new one.
+
+    Raises:
+      SchemaError: they are of another version or other settings, or cannot be read.
+    """
+    here = {"version": __version__, "settings": settings_hash()}
+    path = folder / NOTES
+    if not path.exists():
+        if strange := [p.name for p in folder.iterdir() if p.name != ".lock"]:
+            raise SchemaError(
+                f"'{folder}' holds files that no quickstart wrote ({', '.join(strange[:3])}); name "
+                "an empty or new folder with --out"
+            )
+        notes = {**here, "stages": {}}
+        folders.write_json(path, notes)
+        return notes
+    try:
+        notes = json.loads(path.read_text())
+        changed = [
+            f"{name}: {notes[name]} there, {value} here"
+            for name, value in here.items()
+            if notes[name] != value
+        ]
+        notes["stages"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SchemaError(f"'{path}' is damaged ({error!r}); --fresh starts over") from error
+    if changed:
+        raise SchemaError(
+            f"'{folder}' is of another quickstart ({'; '.join(changed)}); --fresh starts over, or "
+            "name another folder with --out"
+        )
+    return notes
+
+
+def settings_hash() -> str:
+    """Identifies the two packaged gin files and all that they may include."""
+    digest = hashlib.sha256()
+    for path in sorted(gin_setup.PACKAGED.rglob("*.gin")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def summarize(folder: epath.Path, notes: dict[str, Any]) -> dict[str, Any]:
+    """Returns what `results.json` holds: accuracies before and after, settings, versions.
+
+    Raises:
+      SchemaError: a file of the evaluation is missing.
+    """
+    steps = sorted(int(p.name) for p in (folder / "student" / "eval").iterdir())
+    first, last = (read_accuracies(folder / "student" / "eval" / str(s)) for s in (steps[0], steps[-1]))
+    families: dict[str, Any] = {}
+    for task, (n, before) in first.items():
+        _, after = last[task]
+        name, prompt = task.removeprefix(_SETS).split("/")
+        row = {
+            "n": n,
+            "before": before,
+            "after": after,
+            "interval": {
+                "before": scoring.wilson(round(before * n), n),
+                "after": scoring.wilson(round(after * n), n),
+            },
+        }
+        families.setdefault(name, {})[prompt] = row
+    made = json.loads((folder / "student" / "train_provenance.json").read_text())
+    return {
+        "families": families,
+        "steps": {"before": steps[0], "after": steps[-1]},
+        "seconds": {name: stage["seconds"] for name, stage in notes["stages"].items()},
+        "settings": {
+            f"{part}.gin": (folder / path / f"{part}.gin").read_text()
+            for part, path in (("collect", "records"), ("pack", "packed"), ("train", "student"))
+        },
+        "versions": made["versions"],
+        "specialize_jax": __version__,
+        "git_commit": made["git_commit"],
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def read_accuracies(folder: epath.Path) -> dict[str, tuple[int, float]]:
+    """Returns `<set>/<prompt>` -> (questions, accuracy) of the latest results in a folder."""
+    paths = sorted(folder.glob("results_*.json"))
+    if not paths:
+        raise SchemaError(f"no results in '{folder}'; run the evaluation again with --fresh")
+    value = results.read_results(paths[-1])
+    found = {}
+    for task, row in value["results"].items():
+        for prompt, label in _PROMPTS.items():
+            if task.endswith(f"_{label}"):
+                name = f"{task.removesuffix(f'_{label}')}/{prompt}"
+                found[name] = value["n-samples"][task]["effective"], row["exact_match,corrected"]
+    return found
+
+
+def table(value: dict[str, Any]) -> str:
+    """Returns the results as lines for a person."""
+    lines = [f"{'accuracy':<16}{'n':>5}" + "".join(f"{prompt:>38}" for prompt in _PROMPTS)]
+    for name, prompts in value["families"].items():
+        cells = ""
+        for prompt in _PROMPTS:
+            row = prompts[prompt]
+            low, high = row["interval"]["after"]
+            cells += f"{row['before']:>12.1%} -> {row['after']:6.1%} [{low:6.1%},{high:7.1%}]"
+        lines.append(f"{name:<16}{prompts['zero_shot']['n']:>5}{cells}")
+    total = sum(value["seconds"].values())
+    lines.append(f"before -> after, with its 95% interval; {total:.0f} s in all")
+    return "\n".join(lines)
