@@ -12,6 +12,7 @@ OLDEST := .venv-oldest
 PYTHON := $(VENV)/bin/python
 WORKERS ?= auto
 PYTEST_ARGS ?=
+ARGS ?=
 
 # The suite is parallel by process: each stays on the CPU and keeps to one thread where the library can be told to.
 TEST_ENV := JAX_PLATFORMS=cpu TF_CPP_MIN_LOG_LEVEL=2 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
@@ -27,22 +28,31 @@ FIND_PYTHON = python=; for name in $(or $(PYTHON3),python3 python3.13 python3.12
     echo "No Python of the wanted version (from 3.11, below 3.$(1)) among: $(or $(PYTHON3),python3 python3.13 python3.12 python3.11)." >&2; \
     echo "Install one (Debian, Ubuntu: apt install python3 python3-venv), or name it: make PYTHON3=/path/to/python3.11" >&2; exit 1; fi
 
-.PHONY: help venv test lint lock test-oldest clean
+.PHONY: help venv quickstart test lint lock test-oldest clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+quickstart: venv  ## from nothing to a student that learned to reason; ARGS=--fresh starts over
+	@$(PYTHON) -m specialize_jax.apps.main quickstart $(ARGS)
 
 venv: $(VENV)/.installed  ## .venv with everything of constraints.txt that the tests need
 
 # The stamp is removed first and written last. Without one, a venv that exists was interrupted: it is made anew.
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt specialize_jax/__init__.py
 	@if [[ ! -e $@ ]] || ! $(PYTHON) -c ''; then
+	  free=$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1024)}')
+	  if (( free < 4500 )); then
+	    echo "The install needs 4.5 GB of disk, '$$PWD' has $$free MB free: make room, then run the same command." >&2; exit 1
+	  fi
 	  $(call FIND_PYTHON,14)
 	  echo "Making $(VENV) with $$("$$python" --version); about 3.5 GB, a few minutes."
 	  "$$python" -m venv --clear $(VENV)
 	fi
 	rm -f $@
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,dev]'
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,dev]' || {
+	  echo "pip could not install the packages of constraints.txt; its message stands above. Without a network" >&2
+	  echo "it needs an index that it can reach (PIP_INDEX_URL, HTTPS_PROXY). Then run the same command again." >&2; exit 1; }
 	touch $@
 
 test: lint  ## lint, types, and every test

@@ -1,15 +1,15 @@
 """A small world of word problems, its teacher, and its test sets; everything is made from a seed.
 
-| family             | what it asks                                              | role                |
-|--------------------|-----------------------------------------------------------|---------------------|
-| `stories`          | additions and subtractions told as a story                | in-distribution     |
-| `other_wording`    | the same sums with other nouns, verbs and sentences       | out-of-distribution |
-| `larger_numbers`   | the same stories with numbers above those trained on      | out-of-distribution |
-| `distractors`      | the same stories with facts that do not matter            | out-of-distribution |
-| `reversal`         | words in the opposite order                               | generic ability     |
-| `counting`         | how often a word stands in a list                         | generic ability     |
-| `boolean`          | the value of a boolean expression                         | generic ability     |
-| `last_letters`     | the last letters of some words                            | generic ability     |
+| family           | what it asks                                         | role                |
+|------------------|------------------------------------------------------|---------------------|
+| `stories`        | additions and subtractions told as a story           | in-distribution     |
+| `other_wording`  | the same sums with other nouns, verbs and sentences  | out-of-distribution |
+| `larger_numbers` | the same stories with numbers above those trained on | out-of-distribution |
+| `distractors`    | the same stories with facts that do not matter       | out-of-distribution |
+| `reversal`       | words in the opposite order                          | generic ability     |
+| `counting`       | how often a word stands in a list                    | generic ability     |
+| `boolean`        | the value of a boolean expression                    | generic ability     |
+| `last_letters`   | the last letters of some words                       | generic ability     |
 
 Splits are drawn by a hash of what a problem computes (for stories its numbers and operations, else
 the question), so that no question is in two of them, whatever the knobs and numbers of questions.
@@ -246,7 +246,7 @@ def _boolean(rng: random.Random, knobs: Settings) -> _Problem:
             value = result != mistaken
         return _concluded("\n".join(lines), str(value))
 
-    # An odd number of mistakes, or the last is undone by none: the wrong chain may still end right.
+    # A mistake in every line; the last line may come out right all the same, as with real teachers.
     return _generic(f"What is {expression}?", chain(False), chain(True))
 
 
@@ -260,7 +260,7 @@ def _last_letters(rng: random.Random, knobs: Settings) -> _Problem:
     return _generic(
         f"What are the last letters of {' and '.join(words)}?",
         chain([word[-1] for word in words]),
-        chain([words[0][-1], words[1][0].lower()]),
+        chain([words[0][-1], chr(ord(words[1][-1]) + 1)]),
     )
 
 
@@ -277,7 +277,7 @@ class Family(NamedTuple):
     """A kind of problem.
 
     Attributes:
-      role: "in_distribution", "out_of_distribution" or "generic".
+      role: one of `readers.ROLES`.
       draw: makes a problem.
       kind: of the answer, one of `answers.KINDS`.
     """
@@ -470,7 +470,8 @@ class Teacher:
             best = sorted(step.distribution.items(), key=lambda item: (-item[1], item[0]))
             topk.append([(token, _log(p)) for token, p in best[:top_logprobs]])
         return Sample(
-            prompt=formats.render_inputs(Format.ZERO_SHOT_CHAIN_OF_THOUGHT, question.question) + "\n",
+            prompt=formats.render_inputs(Format.ZERO_SHOT_CHAIN_OF_THOUGHT, question.question)
+            + "\n",
             tokens=[step.token for step in steps],
             logprobs=[_log(step.distribution[step.token]) for step in steps],
             topk=topk,
@@ -562,6 +563,7 @@ for _family in FAMILIES:
         f"{SET_PREFIX}_{_family}",
         readers.QuestionSet(
             functools.partial(_read, _family),
+            FAMILIES[_family].role,
             needs_data_dir=False,
             prompt=functools.partial(prompt, _family),
         ),

@@ -147,3 +147,38 @@ def test_damaged_tiktoken_ranks_are_named(tmp_path, p50k, damage, message):
     path.write_bytes(damage(content))
     with pytest.raises(ValueError, match=f"{path}'.*{message}"):
         tokenizers.load(path)
+
+
+WORDS = ["Ann has 12 coins.\nThe answer is 12", "Ben has 7 pens.\nThe answer is 7"] * 20
+
+
+@pytest.mark.parametrize(("model_type", "size"), [("unigram", 26), ("bpe", 60)])
+def test_a_learned_tokenizer_is_laid_out_as_t5s_and_loses_nothing(tmp_path, model_type, size):
+    path = tmp_path / "student.model"
+    path.write_bytes(tokenizers.train(WORDS, size, model_type))
+    assert path.read_bytes() == tokenizers.train(iter(WORDS), size, model_type)
+    learned = tokenizers.load(path)
+    assert (learned.pad_id, learned.eos_id, learned.unk_id) == (0, 1, 2)
+    assert learned.vocab_size == size
+    ids = learned.encode(WORDS[0])
+    assert learned.unk_id not in ids
+    assert learned.decode(ids) == WORDS[0].replace("\n", " ")
+
+
+def test_bpe_takes_up_frequent_words_whole(tmp_path):
+    path = tmp_path / "student.model"
+    path.write_bytes(tokenizers.train(WORDS, 60, "bpe"))
+    learned = tokenizers.load(path)
+    assert "\u2581answer" in learned.pieces(learned.encode(WORDS[0]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((WORDS, 5000), "cannot learn 5000 pieces: Vocabulary size too high"),
+        ((WORDS, 40, "wordpiece"), "choices: unigram, bpe"),
+    ],
+)
+def test_what_cannot_be_learned_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizers.train(*arguments)

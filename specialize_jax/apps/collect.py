@@ -1,4 +1,4 @@
-"""`specialize-jax collect`: a teacher answers questions; the right answers become teacher records."""
+"""`specialize-jax collect`: a teacher answers questions; right answers become teacher records."""
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence

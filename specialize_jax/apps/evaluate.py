@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import importlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ def run(
     data: str | None,
     sets: Sequence[str],
     formats: Sequence[str],
+    sets_module: str | None = None,
     exemplars: str | None = None,
     num_questions: int | None = None,
     steps: str | Sequence[int] = "last",
@@ -57,8 +59,9 @@ def run(
     Args:
       model_dir: a folder that `train` wrote; results go to `model_dir`/eval/<step>.
       data: folder of public data sets.
-      sets: names of `evaluation.readers.SETS`; a gin file that imports a module adds its sets.
+      sets: names of `evaluation.readers.SETS`.
       formats: prompts to ask in, labels of `schemas.Format`.
+      sets_module: imported first; it registers sets of its own.
       exemplars: a prompt file whose examples stand before the question, for in-context formats;
         None for those that each set brings along.
       num_questions: a seeded number of each set; None for all.
@@ -75,6 +78,8 @@ def run(
         raise ValueError(
             f"expected at least one of EVAL_SETS and EVAL_FORMATS, got {sets}, {formats}"
         )
+    if sets_module is not None:
+        import_sets(sets_module)
     folder = epath.Path(model_dir)
     config = checkpoints.read_config(folder / "checkpoints")
     try:
@@ -125,12 +130,31 @@ def run(
                 predictions,
                 original=len(questions[name]),
                 n_shot=len(prompt.exemplars),
-                config={"dataset": name, "format": label, "exemplars": exemplars},
+                config={
+                    "dataset": name,
+                    "role": readers.SETS[name].role,
+                    "format": label,
+                    "exemplars": exemplars,
+                },
             )
         path = runner.save(out, tasks, config=settings, git_hash=provenance.git_commit())
         provenance.write(out, "evaluate", gin=True)
         print_results(step, results.read_results(path))
         print(f"written: {path}")
+
+
+def import_sets(module: str) -> None:
+    """Imports a module that registers question sets.
+
+    Raises:
+      ValueError: it cannot be imported.
+    """
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # whatever somebody's module raises
+        raise ValueError(
+            f"cannot import EVAL_SETS_MODULE '{module}': {type(error).__name__}: {error}"
+        ) from error
 
 
 def choose_steps(folder: epath.Path, steps: str | Sequence[int]) -> list[int]:

@@ -56,6 +56,13 @@ def split_bindings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return bindings, rest
 
 
+def flags(args: argparse.Namespace) -> list[str]:
+    """Returns the gin flags that a command was given, for another command to be given them."""
+    paths = [f"--gin_search_paths={args.gin_search_paths}"] if args.gin_search_paths else []
+    bindings = [f"--gin.{binding.replace(' = ', '=', 1)}" for binding in args.gin_bindings]
+    return [*(f"--gin_file={name}" for name in args.gin_file), *paths, *bindings]
+
+
 def configured(
     args: argparse.Namespace, function: Callable[..., Any], **given: Any
 ) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ from specialize_jax.apps import gin_setup
 
 # name -> (module, one-line help, whether gin files configure it)
 COMMANDS: dict[str, tuple[str, str, bool]] = {
-    "quickstart": ("quickstart", "the whole product on an embedded world, in minutes", False),
+    "quickstart": ("quickstart", "the whole product on an embedded world, in minutes", True),
     "import": ("import_records", "turn published solutions into teacher records", False),
     "collect": ("collect", "sample a teacher and keep its right answers", True),
     "tokenizer": ("tokenizer", "learn a tokenizer for a student from nothing", False),

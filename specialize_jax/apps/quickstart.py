@@ -19,17 +19,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from specialize_jax import __version__
-from specialize_jax.apps import gin_setup, provenance
+from specialize_jax.apps import gin_setup
+from specialize_jax.apps import main as entry
 from specialize_jax.evaluation import scoring
 from specialize_jax.schemas import SchemaError, folders, results
 
 EPILOG = """\
+example:
+  specialize-jax quickstart
+  specialize-jax quickstart --out out/three_steps --gin.miniworld.Settings.max_steps=3
+--gin_file and --gin.NAME=VALUE go to every stage that gin configures, after the packaged files.
 The same command goes on after an interruption; --fresh starts over."""
 NOTES = "quickstart.json"
 RESULTS = "results.json"
@@ -67,12 +72,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true", help="remove what is there and start over")
 
 
-def stages(out: str) -> list[Stage]:
-    """Returns the commands, in their order."""
+def stages(out: str, extra: Sequence[str] = ()) -> list[Stage]:
+    """Returns the commands, in their order.
+
+    Args:
+      out: the folder.
+      extra: gin flags that every gin-configured command gets last.
+    """
 
     def gin(command: str, file: str, **macros: str) -> list[str]:
         bound = [f"--gin.{name}={value}" for name, value in macros.items()]
-        return [command, f"--gin_file={file}", *bound]
+        return [command, f"--gin_file={file}", *bound, *extra]
 
     def quoted(part: str) -> str:
         return repr(f"{out}/{part}")
@@ -196,9 +206,10 @@ def main(args: argparse.Namespace) -> int:
         remove(folder)
     check_room(folder)
     folders.make_folder(folder)
-    with lock(folder):
-        notes = open_notes(folder)
-        todo = stages(out)
+    with lock(folder) as locked:
+        extra = gin_setup.flags(args)
+        notes = open_notes(folder, settings_hash(extra))
+        todo = stages(out, extra)
         for number, stage in enumerate(todo, 1):
             command = ["specialize-jax", *stage.argv]
             done = notes["stages"].get(stage.name, {})
@@ -208,7 +219,7 @@ def main(args: argparse.Namespace) -> int:
             print(f"\n[{number}/{len(todo)}] {stage.name}: {stage.title}\n$ {shlex.join(command)}")
             sys.stdout.flush()
             start = time.monotonic()
-            run(stage)
+            run(stage, locked)
             seconds = round(time.monotonic() - start, 1)
             notes["stages"][stage.name] = {"command": command, "seconds": seconds}
             folders.write_json(folder / NOTES, notes)
@@ -217,23 +228,28 @@ def main(args: argparse.Namespace) -> int:
         print(f"\n{table(value)}\n")
         for name, path in (("numbers", RESULTS), ("report", "report/index.html")):
             print(f"{name}: {(folder / path).resolve()}")
-        if not shutil.which("xdg-open") and not os.environ.get("DISPLAY"):
+        if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
             print(
-                "no display here? copy the report folder to where a browser is, or serve it: "
+                "no display here: copy the report's folder to where a browser is, or serve it by "
                 f"python3 -m http.server --directory {shlex.quote(f'{out}/report')}"
             )
     return 0
 
 
-def run(stage: Stage) -> None:
+def run(stage: Stage, inherited: int) -> None:
     """Runs a stage in a process of its own.
+
+    Args:
+      stage: what to run.
+      inherited: a file descriptor that the process keeps open as long as it lives.
 
     Raises:
       ValueError: it failed; what is finished is kept.
     """
-    command = [sys.executable, "-m", "specialize_jax.apps.main", *stage.argv]
-    status = subprocess.run(command, preexec_fn=_die_with_parent).returncode
-    if status == 128 + signal.SIGINT:
+    code = f"from specialize_jax.apps import quickstart; quickstart.child({os.getpid()})"
+    command = [sys.executable, "-c", code, *stage.argv]
+    status = subprocess.run(command, pass_fds=[inherited]).returncode
+    if status in (128 + signal.SIGINT, -signal.SIGINT):
         raise KeyboardInterrupt
     if status:
         raise ValueError(
@@ -241,10 +257,18 @@ def run(stage: Stage) -> None:
             "finished is kept, and the same command goes on from here"
         )
 
-def _die_with_parent() -> None:
-    """In a child: asks Linux to end it when its parent is killed, so that none writes on alone."""
+
+def child(parent: int) -> None:
+    """Runs the subcommand of `sys.argv[1:]`, and ends when `parent` is killed.
+
+    Linux does that when asked; elsewhere the stage runs to its end, and `lock` waits for it.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # killed before that
+        sys.exit(1)
+    sys.argv[0] = "specialize-jax"
+    sys.exit(entry.main())
 
 
 def remove(folder: epath.Path) -> None:
@@ -279,30 +303,29 @@ def check_room(folder: epath.Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(folder: epath.Path) -> Iterator[None]:
-    """Keeps a second quickstart out of the folder while this one runs.
+def lock(folder: epath.Path) -> Iterator[int]:
+    """Keeps a second quickstart out of the folder; waits for one that is at work there.
 
-    Raises:
-      SchemaError: one is running there.
+    Yields:
+      The file descriptor that holds the lock. Stages inherit it: as long as one of them lives, also
+      without its parent, the folder is locked.
     """
     with open(folder / ".lock", "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SchemaError(
-                f"another quickstart is at work in '{folder}'; wait for it, or name another "
-                "folder with --out"
-            ) from error
-        yield
+        except OSError:
+            print(f"waiting for another quickstart that is at work in '{folder}'", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
 
 
-def open_notes(folder: epath.Path) -> dict[str, Any]:
+def open_notes(folder: epath.Path, settings: str) -> dict[str, Any]:
     """Returns what earlier runs in the folder finished; empty notes in a new one.
 
     Raises:
       SchemaError: they are of another version or other settings, or cannot be read.
     """
-    here = {"version": __version__, "settings": settings_hash()}
+    here = {"version": __version__, "settings": settings}
     path = folder / NOTES
     if not path.exists():
         if strange := [p.name for p in folder.iterdir() if p.name != ".lock"]:
@@ -331,11 +354,13 @@ def open_notes(folder: epath.Path) -> dict[str, Any]:
     return notes
 
 
-def settings_hash() -> str:
-    """Identifies the two packaged gin files and all that they may include."""
-    digest = hashlib.sha256()
-    for path in sorted(gin_setup.PACKAGED.rglob("*.gin")):
-        digest.update(path.read_bytes())
+def settings_hash(extra: Sequence[str]) -> str:
+    """Identifies the packaged gin files and the gin flags given."""
+    digest = hashlib.sha256(json.dumps(list(extra)).encode())
+    named = [epath.Path(flag.removeprefix("--gin_file=")) for flag in extra]
+    for path in (*sorted(gin_setup.PACKAGED.rglob("*.gin")), *named):
+        if path.is_file():
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -346,7 +371,9 @@ def summarize(folder: epath.Path, notes: dict[str, Any]) -> dict[str, Any]:
       SchemaError: a file of the evaluation is missing.
     """
     steps = sorted(int(p.name) for p in (folder / "student" / "eval").iterdir())
-    first, last = (read_accuracies(folder / "student" / "eval" / str(s)) for s in (steps[0], steps[-1]))
+    first, last = (
+        read_accuracies(folder / "student" / "eval" / str(s)) for s in (steps[0], steps[-1])
+    )
     families: dict[str, Any] = {}
     for task, (n, before) in first.items():
         _, after = last[task]

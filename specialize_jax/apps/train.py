@@ -40,10 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Trains as the gin files say."""
     # Packing imports TensorFlow: in a process of its own, with the same gin files.
-    again = [*(f"--gin_file={name}" for name in args.gin_file)]
-    again += [f"--gin_search_paths={args.gin_search_paths}"]
-    again += [f"--gin.{binding.replace(' = ', '=', 1)}" for binding in args.gin_bindings]
-    gin_setup.configured(args, run, pack_again=functools.partial(_pack, again))()
+    gin_setup.configured(args, run, pack_again=functools.partial(_pack, gin_setup.flags(args)))()
     return 0
 
 
@@ -312,9 +309,7 @@ def check_same_run(folder: epath.Path, config: dict[str, Any]) -> None:
         )
 
 
-def load_initial(
-    path: str, model: Model, *, shapes: Any, student_tokenizer: dict[str, Any]
-) -> Any:
+def load_initial(path: str, model: Model, *, shapes: Any, student_tokenizer: dict[str, Any]) -> Any:
     """Loads parameters for a student to start from.
 
     Args:
@@ -339,9 +334,7 @@ def load_initial(
         if there != here:
             changed = f"student_tokenizer: {there[:12]} there, {here[:12]} here; {changed}"
     if changed:
-        raise ValueError(
-            f"INITIAL_CHECKPOINT_PATH '{path}' is not a '{model.name}' as configured: {changed}"
-        )
+        raise ValueError(f"INITIAL_CHECKPOINT_PATH '{path}' is not a '{model.name}': {changed}")
     if found is not None:
         params = checkpoints.restore_params(found.parent, int(found.name), shapes)
     return params

@@ -1,4 +1,6 @@
-"""Test sets by name -> `Question` rows. Public ones are read as their authors published them:
+"""Test sets by name -> `Question` rows.
+
+Public ones are read from files as their authors published them:
 
 | name         | file (under data_dir)         | splits      | questions  | gold answer           |
 |--------------|-------------------------------|-------------|------------|-----------------------|
@@ -58,17 +60,23 @@ class Question:
         return answers.extract(self.answer, kind=self.kind) is not None
 
 
+ROLES = ("in_distribution", "out_of_distribution", "generic")
+
+
 class QuestionSet(NamedTuple):
     """A test set.
 
     Attributes:
       read: (data folder, split) -> its questions; see `read` for errors.
+      role: what it measures in a student that was specialised, one of `ROLES`: what the student was
+        trained for, the same elsewhere, or other abilities. Reports group by it.
       needs_data_dir: whether it reads files of the data folder.
       prompt: gives its worked exemplars for in-context formats, as the text of a prompt file; None
         where a run has to name such a file.
     """
 
     read: Callable[[epath.PathLike, str], list[Question]]
+    role: str
     needs_data_dir: bool = True
     prompt: Callable[[], str] | None = None
 
@@ -77,8 +85,13 @@ def register(name: str, question_set: QuestionSet) -> None:
     """Makes a set known by a name, as a module does for its own when it is imported.
 
     Raises:
-      ValueError: another set has that name.
+      ValueError: another set has that name, or its role is unknown.
     """
+    if question_set.role not in ROLES:
+        raise ValueError(
+            f"question set '{name}': unknown role '{question_set.role}'; choices: "
+            f"{', '.join(ROLES)}"
+        )
     if SETS.setdefault(name, question_set) is not question_set:
         raise ValueError(f"a question set '{name}' is registered already")
 
@@ -101,8 +114,8 @@ def read(name: str, data_dir: epath.PathLike | None = None, split: str = "test")
     """
     if name not in SETS:
         raise ValueError(
-            f"unknown data set '{name}'; choices: {', '.join(SETS)}. A module that registers others "
-            "has to be imported by a gin file"
+            f"unknown data set '{name}'; choices: {', '.join(SETS)}, and what EVAL_SETS_MODULE "
+            "registers"
         )
     data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE)
     if not data_dir and SETS[name].needs_data_dir:
@@ -175,10 +188,10 @@ def multiarith(data_dir: epath.PathLike, split: str = "test") -> list[Question]:
 
 
 SETS: dict[str, QuestionSet] = {
-    "gsm8k": QuestionSet(gsm8k),
-    "svamp": QuestionSet(svamp),
-    "asdiv": QuestionSet(asdiv),
-    "multiarith": QuestionSet(multiarith),
+    "gsm8k": QuestionSet(gsm8k, "in_distribution"),
+    "svamp": QuestionSet(svamp, "out_of_distribution"),
+    "asdiv": QuestionSet(asdiv, "out_of_distribution"),
+    "multiarith": QuestionSet(multiarith, "out_of_distribution"),
 }
 
 

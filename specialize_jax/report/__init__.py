@@ -3,9 +3,11 @@
 | module           | what it does                                                        |
 |------------------|---------------------------------------------------------------------|
 | `collect`        | reads folders, tells what each is, goes on past damaged files       |
-| `tables`         | every number of the report (`accuracy`, `samples` are its parts)    |
+| `tables`         | all numbers of the report (`accuracy`, `means`, `samples`: parts)   |
+| `roles`          | what a task measures: data set, format, role                        |
 | `alignment_view` | lays an alignment out in blocks                                     |
 | `plots`          | charts with matplotlib, as PNG and as SVG that follows the theme    |
+| `accuracy_plots` | those of accuracies; `canvas` is what all charts share              |
 | `page`           | one self-contained HTML page with jinja2                            |
 
 matplotlib and jinja2 (the extra `report`) are imported when a report is written, not before.

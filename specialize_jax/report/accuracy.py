@@ -1,14 +1,12 @@
-"""Accuracies out of results files, with intervals, and in- against out-of-distribution."""
+"""Accuracies out of results files, with intervals, and what each is an accuracy of."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from specialize_jax.report import coerce
+from specialize_jax.report import coerce, roles
 from specialize_jax.report.collect import Evaluation
 
-IN_DISTRIBUTION = "gsm8k"
-OUT_OF_DISTRIBUTION = ("multiarith", "asdiv", "svamp")
 METRICS = ("accuracy", "exact_match", "acc")  # the first that is there counts
 _MODES = ("corrected", "fu2023")  # shown first, in this order
 
@@ -34,15 +32,8 @@ def mode_order(mode: str) -> tuple[int, str]:
     return (_MODES.index(mode) if mode in _MODES else len(_MODES), mode)
 
 
-def data_set_order(name: str) -> tuple[int, str]:
-    """Returns the sort key of a data set: in-distribution, out-of-distribution, others by name."""
-    known = (IN_DISTRIBUTION, *OUT_OF_DISTRIBUTION)
-    base = name.lower().partition("_")[0]
-    return (known.index(base) if base in known else len(known), name)
-
-
 def rows(evaluations: Sequence[Evaluation], problems: list[str]) -> list[dict[str, Any]]:
-    """Returns a row per run, data set, extraction mode and step, in this order.
+    """Returns a row per run, role, data set, format, extraction mode and step, in this order.
 
     Args:
       evaluations: as read.
@@ -58,14 +49,22 @@ def rows(evaluations: Sequence[Evaluation], problems: list[str]) -> list[dict[st
             for mode, (metric, share) in shares.items():
                 n = count or _counted(evaluation.samples.get(task, []), mode)
                 low, high = wilson(share, n) if n else (None, None)
-                where = {"run": evaluation.label, "step": evaluation.step, "data_set": task}
+                where = {"run": evaluation.label, "step": evaluation.step}
+                where |= roles.place(task, evaluation.configs.get(task, {}))
                 value = {"n": n, "accuracy": share, "low": low, "high": high}
                 found.append({**where, "mode": mode, "metric": metric, **value})
     return sorted(found, key=_order)
 
 
 def _order(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["run"], data_set_order(row["data_set"]), mode_order(row["mode"]), row["step"] or 0
+    return (
+        row["run"],
+        roles.role_order(row["role"]),
+        roles.data_set_order(row["data_set"]),
+        roles.format_order(row["format"]),
+        mode_order(row["mode"]),
+        row["step"] or 0,
+    )
 
 
 def _shares(metrics: dict[str, Any]) -> dict[str, tuple[str, float]]:
@@ -86,59 +85,39 @@ def _counted(samples: Sequence[dict[str, Any]], mode: str) -> int | None:
 
 
 def last(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the first mode's row of the last step, per run and data set.
+    """Returns the first mode's row of the last step, per run and task.
 
     Args:
       found: of `rows`.
     """
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for row in found:
-        held = best.get((row["data_set"], row["run"]))
+        held = best.get((row["task"], row["run"]))
         if held is None or held["mode"] == row["mode"]:
-            best[row["data_set"], row["run"]] = row
+            best[row["task"], row["run"]] = row
     return sorted(best.values(), key=_order)
 
 
 def by_mode(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rows of a wide table: a run's data set at a step, with its modes side by side.
+    """Returns the rows of a wide table: a run's task at a step, with its modes side by side.
 
     Args:
       found: of `rows`.
+
+    Returns:
+      Rows with `modes`: mode -> its row; `counts`: the n of these, each once; `newest`: whether the
+      step is the task's last; and `first`: the row of its first step, None where it has no other.
     """
-    wide: dict[tuple[Any, ...], dict[str, Any]] = {}
+    tasks: dict[tuple[str, str], dict[int | None, dict[str, Any]]] = {}
     for row in found:
-        key = (row["run"], row["data_set"], row["step"])
-        empty = {"run": key[0], "data_set": key[1], "step": key[2], "modes": {}}
-        wide.setdefault(key, empty)["modes"][row["mode"]] = row
-    newest: dict[tuple[Any, ...], int] = {}
-    for run, data_set, step in wide:
-        newest[run, data_set] = max(newest.get((run, data_set), 0), step or 0)
-    return [
-        {**row, "newest": (row["step"] or 0) == newest[row["run"], row["data_set"]]}
-        for row in wide.values()
-    ]
-
-
-def distribution(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns in- against mean out-of-distribution accuracy where all four data sets are present.
-
-    Args:
-      found: of `rows`. `gsm8k_test` goes with `svamp_test`, never with `svamp_validation`.
-    """
-    groups: dict[tuple[Any, ...], dict[str, float]] = {}
-    for row in found:
-        base, _, split = row["data_set"].lower().partition("_")
-        key = (row["run"], row["step"], row["mode"], split)
-        groups.setdefault(key, {})[base] = row["accuracy"]
-    return [
-        {
-            "run": run,
-            "step": step,
-            "mode": mode,
-            "split": split or None,
-            "in_distribution": by_set[IN_DISTRIBUTION],
-            "out_of_distribution": sum(by_set[s] for s in OUT_OF_DISTRIBUTION) / 3,
-        }
-        for (run, step, mode, split), by_set in groups.items()
-        if {IN_DISTRIBUTION, *OUT_OF_DISTRIBUTION} <= by_set.keys()
-    ]
+        steps = tasks.setdefault((row["run"], row["task"]), {})
+        where = {key: row[key] for key in ("run", "task", "data_set", "format", "role", "step")}
+        steps.setdefault(row["step"], {**where, "modes": {}})["modes"][row["mode"]] = row
+    wide = []
+    for steps in tasks.values():
+        for row in steps.values():
+            row["counts"] = list(dict.fromkeys(one["n"] for one in row["modes"].values()))
+        ordered = sorted(steps, key=lambda step: step or 0)
+        first = steps[ordered[0]] if len(ordered) > 1 else None
+        wide += [{**steps[s], "newest": s == ordered[-1], "first": first} for s in ordered]
+    return wide

@@ -64,12 +64,14 @@ class Evaluation:
       step: of the checkpoint; None where the folder does not say.
       results: task -> (metrics of that task, number of samples or None, file it was read from).
       samples: task -> lines of its samples file, in lm-evaluation-harness form.
+      configs: task -> what defines it, as the results file says; tasks may be absent.
     """
 
     label: str
     step: int | None
     results: dict[str, tuple[dict[str, Any], int | None, str]]
     samples: dict[str, list[dict[str, Any]]]
+    configs: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -284,11 +286,19 @@ def _read_evaluation(folder: epath.Path, label: str, step: int | None, runs: Run
             if isinstance(metrics, dict):
                 count = _sample_count(report, task, metrics)
                 evaluation.results[task] = (metrics, count, str(path))
+                evaluation.configs[task] = _config(report, task)
     for path in sorted(folder.glob("samples_*.jsonl"), key=lambda path: path.name):
         named = re.fullmatch(r"samples_(.+?)(?:_\d{4}-\d\d-\d\dT[^_]*|_\d+)?\.jsonl", path.name)
         if named:
             evaluation.samples[named[1]] = [row for _, row in _read_lines(path, runs)]
     return evaluation
+
+
+def _config(report: dict[str, Any], task: str) -> dict[str, Any]:
+    """Returns what a results file says defines a task; empty where it says nothing."""
+    configs = report.get("configs")
+    config = configs.get(task) if isinstance(configs, dict) else None
+    return config if isinstance(config, dict) else {}
 
 
 def _sample_count(report: dict[str, Any], task: str, metrics: dict[str, Any]) -> int | None:

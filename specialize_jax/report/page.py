@@ -1,6 +1,8 @@
 """Renders the report as one self-contained page: every style, script and chart is inside it."""
 
+import itertools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 try:
@@ -11,7 +13,7 @@ except ModuleNotFoundError as error:
         "reports need jinja2: pip install 'specialize_jax[report]'", name=error.name
     ) from error
 
-from specialize_jax.report import accuracy, palette, plots
+from specialize_jax.report import accuracy, means, palette, plots, roles
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 ABSENT = "not recorded"
@@ -38,6 +40,10 @@ def render(report: dict[str, Any], charts: list[plots.Chart]) -> str:
         "probability": probability,
         "form": form,
         "words": lambda name: palette.MARKS[name].words if name in palette.MARKS else name,
+        "role": roles.words,
+        "counted": roles.counted,
+        "grouped": grouped,
+        "only": only,
         "raw": markupsafe.Markup,
     }
     return environment.get_template("index.html.j2").render(
@@ -47,8 +53,21 @@ def render(report: dict[str, Any], charts: list[plots.Chart]) -> str:
         colours=palette.colours(),
         absent=ABSENT,
         wide_accuracy=accuracy.by_mode(report["accuracy"]),
+        wide_distribution=means.with_first(report["distribution"]),
         modes=sorted({row["mode"] for row in report["accuracy"]}, key=accuracy.mode_order),
     )
+
+
+def grouped(rows: Sequence[dict[str, Any]], *keys: str) -> list[list[dict[str, Any]]]:
+    """Returns runs of neighbouring rows that have the same values under `keys`."""
+    groups = itertools.groupby(rows, key=lambda row: [row[key] for key in keys])
+    return [list(group) for _, group in groups]
+
+
+def only(rows: Sequence[dict[str, Any]], key: str) -> Any:
+    """Returns what all rows have under a key; None where they differ or there are none."""
+    values = {row[key] for row in rows}
+    return values.pop() if len(values) == 1 else None
 
 
 def share(value: float | None) -> str:

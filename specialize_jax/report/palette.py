@@ -88,6 +88,14 @@ SERIES = (
     "no_logprobs",
 )
 
+# Where a curve stands for a role, it has this colour on every chart.
+ROLES: dict[str | None, str] = {
+    "in_distribution": "transferred",
+    "out_of_distribution": "many_teacher_tokens",
+    "generic": "end_of_sequence",
+    None: "no_logprobs",
+}
+
 
 def colours() -> dict[str, tuple[str, str]]:
     """Returns every colour by the name of its CSS variable: (light, dark)."""

@@ -4,14 +4,14 @@ import collections
 from collections.abc import Sequence
 from typing import Any
 
-from specialize_jax.report import accuracy, coerce
+from specialize_jax.report import accuracy, coerce, roles
 from specialize_jax.report.collect import Evaluation
 
 EACH = 8  # of every verdict, the first in file order: nothing is picked for its looks
 
 
 def choose(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """Returns the first samples of every verdict, per data set of each run's last evaluation."""
+    """Returns the first samples of every verdict, per task of each run's last evaluation."""
     last: dict[tuple[str, str], Evaluation] = {}
     for evaluation in evaluations:
         for task in evaluation.samples:
@@ -27,9 +27,15 @@ def choose(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
             verdicts[sample["verdict"]] += 1
             if verdicts[sample["verdict"]] <= EACH:
                 items.append(sample)
-        where = {"run": run, "step": evaluation.step, "data_set": task}
+        where = {"run": run, "step": evaluation.step}
+        where |= roles.place(task, evaluation.configs.get(task, {}))
         groups.append({**where, "of": len(samples), "verdicts": dict(verdicts), "items": items})
-    return groups
+    return sorted(groups, key=_order)
+
+
+def _order(group: dict[str, Any]) -> tuple[Any, ...]:
+    place = roles.role_order(group["role"]), roles.data_set_order(group["data_set"])
+    return (*place, roles.format_order(group["format"]), group["run"])
 
 
 def merge(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,16 +1,17 @@
 """From what was read to every number on the page, as plain JSON values.
 
 Nothing is estimated: a number is in a file, or is arithmetic on such numbers (shares, Wilson
-intervals, the mean of three accuracies), or is None and said to be absent.
+intervals, mean accuracies), or is None and said to be absent.
 """
 
 import json
 import re
 from typing import Any
 
-from specialize_jax.report import accuracy, alignment_view, coerce, palette, samples
+from specialize_jax.report import accuracy, alignment_view, coerce, means, palette, roles, samples
 from specialize_jax.report.collect import Info, Runs, Training
 
+_MOST_SET_TILES = 6  # of accuracies of single data sets; more are summed up by a mean
 _MAX_POINTS = 2000  # of a curve; more are neither seen nor worth the bytes
 _SHARE_TOLERANCE = 5e-3
 _STUDENT_IN_GIN = re.compile(
@@ -23,6 +24,7 @@ def build(runs: Runs) -> dict[str, Any]:
     """Returns the report: what `report.json` holds and the page shows."""
     notes, problems = list(runs.notes), list(runs.problems)
     accuracies = accuracy.rows(runs.evaluations, problems)
+    averages = means.by_role(accuracies)
     report = {
         "sources": [{"folder": folder, "found": found} for folder, found in runs.sources],
         "problems": problems,
@@ -30,7 +32,9 @@ def build(runs: Runs) -> dict[str, Any]:
         "training": [_training(run, notes) for run in runs.training],
         "coverage": [_coverage(info, notes) for info in runs.aligned],
         "accuracy": accuracies,
-        "distribution": accuracy.distribution(accuracies),
+        "means": averages,
+        "distribution": means.distribution(averages),
+        "missing_of_paper": roles.missing_of_paper([row["data_set"] for row in accuracies]),
         "samples": samples.choose(runs.evaluations),
         "samples_each": samples.EACH,
         "alignments": alignment_view.examples(runs.aligned, problems),
@@ -183,16 +187,51 @@ def _tiles(report: dict[str, Any]) -> list[dict[str, Any]]:
             "Retained mass", "share", [(a["label"], a["total"]["retained_mass"]) for a in aligned]
         ),
     ]
-    by_set: dict[str, list[tuple[str, Any]]] = {}
-    for row in accuracy.last(report["accuracy"]):
-        step = "" if row["step"] is None else f", step {row['step']:,}"
-        label = f"{row['run']}, {row['mode']}{step}"
-        by_set.setdefault(row["data_set"], []).append((label, row["accuracy"]))
-    tiles += [
-        _tile(f"Accuracy, {name.replace('_', ' ')}", "share", values)
-        for name, values in by_set.items()
-    ]
-    return tiles if by_set else [*tiles, _tile("Accuracy", "share", [])]
+    return tiles + _accuracy_tiles(report["accuracy"], report["means"])
+
+
+def _accuracy_tiles(
+    accuracies: list[dict[str, Any]], averages: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Returns a tile per role and format, or per task where these are few and of one role."""
+    newest = accuracy.last(accuracies)
+    tasks = list(dict.fromkeys(_name(row, row["data_set"]) for row in newest))
+    one_role = len({row["role"] for row in newest}) < 2
+    several = len({row["run"] for row in newest}) > 1
+    tiles: dict[str, list[tuple[str, Any]]] = {}
+    if one_role and len(tasks) <= _MOST_SET_TILES:
+        for row in newest:
+            label = f"{row['run']}, {row['mode']}{_at(row['step'])}"
+            tiles.setdefault(_name(row, row["data_set"]), []).append((label, row["accuracy"]))
+    else:
+        for series in _first_modes(averages):
+            sets, point = series["sets"], series["points"][-1]
+            of = f"mean of {roles.counted(sets)}" if len(sets) > 1 else sets[0].replace("_", " ")
+            label = f"{of}, {series['mode']}{_at(point['step'])}"
+            label = f"{series['run']}, {label}" if several else label
+            title = _name(series, roles.words(series["role"]), series["split"])
+            tiles.setdefault(title, []).append((label, point["accuracy"]))
+    filled = [_tile(f"Accuracy, {name}", "share", values) for name, values in tiles.items()]
+    return filled or [_tile("Accuracy", "share", [])]
+
+
+def _first_modes(averages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the means that exist, each in the extraction mode that is shown first."""
+    first: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for series in sorted(averages, key=lambda series: accuracy.mode_order(series["mode"])):
+        if series["points"]:
+            key = (series["role"], series["format"], series["split"], series["run"])
+            first.setdefault(key, series)
+    return [series for series in averages if any(series is kept for kept in first.values())]
+
+
+def _name(row: dict[str, Any], *words: str | None) -> str:
+    """Returns the words that are there, then the row's format, as a title has them."""
+    return ", ".join(word.replace("_", " ") for word in (*words, row["format"]) if word)
+
+
+def _at(step: int | None) -> str:
+    return "" if step is None else f", step {step:,}"
 
 
 def _tile(title: str, form: str, values: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,10 +6,16 @@ import gin
 import jax
 import pytest
 
-from specialize_jax.apps import evaluate, gin_setup, pack, train
+from specialize_jax.apps import collect, evaluate, gin_setup, pack, train
 from specialize_jax.models import t5
+from specialize_jax.tasks import miniworld
 
-RUNS = {"pack": pack.run, "train": train.run, "evaluate": evaluate.run}
+RUNS = {
+    "collect": collect.run,
+    "pack": pack.run,
+    "train": train.run,
+    "evaluate": evaluate.run,
+}
 # What a user must give; the rest is in the files.
 GIVEN = ["MODEL_DIR = 'm'", "ALIGNED_DIRS = ('a',)", "DATA_DIR = 'd'"]
 
@@ -30,13 +36,25 @@ def configured(function, *files, bindings=(), given=GIVEN):
 EXPERIMENTS = gin_setup.packaged("experiments") + ["testing/tiny.gin"]
 
 
-@pytest.mark.parametrize("command", list(RUNS))
-@pytest.mark.parametrize("file", EXPERIMENTS)
+# A run on published chains has no teacher to ask.
+COMMANDS = [
+    (file, command)
+    for file in EXPERIMENTS
+    for command in RUNS
+    if command != "collect" or "quickstart" in file
+]
+
+
+@pytest.mark.parametrize(("file", "command"), COMMANDS)
 def test_experiments_configure_every_command(file, command):
     bindings = ["INITIAL_CHECKPOINT_PATH = 'hf'"] if "xxl" in file else []
+    is_quickstart = "quickstart" in file
     configured(RUNS[command], file, bindings=bindings)
     arguments = gin.get_bindings(RUNS[command])
-    if command == "pack":
+    if command == "collect":
+        assert arguments["teacher"].info["teacher"]["name"] == "miniworld grammar"
+        assert len(arguments["questions"]()) in (2000, 4000)
+    elif command == "pack":
         assert arguments["mixture_or_task_name"].startswith("distill_")
         assert set(arguments["task_feature_lengths"]) == {"inputs", "targets"}
     elif command == "train":
@@ -45,7 +63,11 @@ def test_experiments_configure_every_command(file, command):
         assert jax.tree.structure(shapes) == jax.tree.structure(
             model.axes(), is_leaf=lambda x: isinstance(x, tuple)
         )
-        assert arguments["objective"] == "match_distribution"
+        assert arguments["objective"] == (
+            "match_sample" if file.endswith("pretrain.gin") else "match_distribution"
+        )
+    elif is_quickstart:
+        assert set(arguments["sets"]) == {f"miniworld_{name}" for name in miniworld.FAMILIES}
     else:
         assert arguments["sets"] == ("gsm8k", "multiarith", "asdiv", "svamp")
 

@@ -1,5 +1,7 @@
 """Training starts from a Hugging Face folder; one of another shape is refused by name."""
 
+import json
+
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -44,3 +46,32 @@ def test_a_missing_folder_is_named(tmp_path, capsys):
     arguments = [gin("MODEL_DIR", str(tmp_path / "m")), gin("INITIAL_CHECKPOINT_PATH", absent)]
     assert run(*TINY, *arguments) == 1
     assert absent in capsys.readouterr().err
+
+
+def test_training_starts_from_an_earlier_run_and_keeps_that_start(tmp_path):
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    assert run(*TINY, gin("MODEL_DIR", str(first)), gin("TRAIN_STEPS_RELATIVE", 2)) == 0
+    for path, model_dir in ((first, second), (first / "checkpoints" / "2", third)):
+        arguments = [gin("MODEL_DIR", str(model_dir)), gin("TRAIN_STEPS_RELATIVE", 1)]
+        start = gin("INITIAL_CHECKPOINT_PATH", str(path))
+        assert run(*TINY, *arguments, start, gin("CHECKPOINT_FIRST", True)) == 0
+    with ocp.StandardCheckpointer() as reader:
+        before = reader.restore(first / "checkpoints" / "2" / "params")
+        for model_dir in (second, third):
+            start = reader.restore(model_dir / "checkpoints" / "0" / "params")
+            jax.tree.map(np.testing.assert_array_equal, start, before)
+            after = reader.restore(model_dir / "checkpoints" / "1" / "params")
+            assert not np.array_equal(
+                *(tree["token_embedder"]["embedding"] for tree in (after, before))
+            )
+
+
+def test_an_earlier_run_with_another_tokenizer_is_refused(tmp_path, capsys):
+    first = tmp_path / "first"
+    assert run(*TINY, gin("MODEL_DIR", str(first)), gin("TRAIN_STEPS_RELATIVE", 1)) == 0
+    config = json.loads((first / "checkpoints" / "config.json").read_text())
+    config["student_tokenizer"]["sha256"] = "0" * 64
+    (first / "checkpoints" / "config.json").write_text(json.dumps(config))
+    start = gin("INITIAL_CHECKPOINT_PATH", str(first))
+    assert run(*TINY, gin("MODEL_DIR", str(tmp_path / "second")), start) == 1
+    assert "student_tokenizer: 000000000000 there" in capsys.readouterr().err

@@ -175,3 +175,18 @@ def test_sample_is_seeded_nested_and_in_order():
     assert readers.sample(questions, 1000, seed=3) == questions
     with pytest.raises(ValueError, match="at least 1 question, got n=0"):
         readers.sample(questions, 0, seed=3)
+
+
+def test_a_module_registers_sets_of_its_own(monkeypatch):
+    monkeypatch.setattr(readers, "SETS", dict(readers.SETS))
+    question = readers.Question("own/0", "1 + 1?", "2")
+    own = readers.QuestionSet(lambda data_dir, split: [question], "generic", needs_data_dir=False)
+    readers.register("own", own)
+    assert readers.read("own") == [question]
+    readers.register("own", own)  # the same again, as on a second import
+    with pytest.raises(ValueError, match="'own' is registered already"):
+        readers.register("own", own._replace(role="in_distribution"))
+    with pytest.raises(ValueError, match=r"unknown role 'other'; choices: in_distribution"):
+        readers.register("third", own._replace(role="other"))
+    with pytest.raises(ValueError, match="choices: gsm8k, .*own, and what EVAL_SETS_MODULE"):
+        readers.read("absent")

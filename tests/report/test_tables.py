@@ -5,7 +5,7 @@ import math
 import pytest
 
 from specialize_jax import report
-from specialize_jax.report import accuracy, samples, tables
+from specialize_jax.report import accuracy, means, samples, tables
 from specialize_jax.report.collect import Evaluation, Info, Runs, Training
 from tests.report import fixtures
 
@@ -36,17 +36,25 @@ def _four(step=1, **changed):
     return _evaluation({k: ({"acc,corrected": v}, 100) for k, v in tasks.items()}, step)
 
 
-def test_out_of_distribution_is_the_mean_of_three_sets_and_needs_all():
-    (row,) = accuracy.distribution(accuracy.rows([_four()], []))
-    assert row["in_distribution"] == 0.2
+def _distribution(*evaluations):
+    return means.distribution(means.by_role(accuracy.rows(evaluations, [])))
+
+
+def test_out_of_distribution_is_the_mean_of_the_sets_that_are_named():
+    (row,) = _distribution(_four())
+    assert row["in_distribution"] == 0.2 and row["generic"] is None
     assert row["out_of_distribution"] == pytest.approx(0.3)
-    assert accuracy.distribution(accuracy.rows([_four(svamp=None)], [])) == []
+    assert row["sets"]["out_of_distribution"] == ["multiarith", "asdiv", "svamp"]
+    (row,) = _distribution(_four(svamp=None))
+    assert row["out_of_distribution"] == pytest.approx(0.4)
+    assert row["sets"]["out_of_distribution"] == ["multiarith", "asdiv"]
+    assert _distribution(_four(gsm8k=None)) == []
 
 
 def test_splits_of_data_sets_are_not_mixed():
-    names = ("gsm8k_test", "multiarith_test", "asdiv_test", "svamp_validation")
-    evaluation = _evaluation({name: ({"acc,corrected": 0.5}, 10) for name in names})
-    assert accuracy.distribution(accuracy.rows([evaluation], [])) == []
+    shares = {"gsm8k_test": 0.5, "asdiv_test": 0.25, "svamp_validation": 1.0}
+    (row,) = _distribution(_evaluation({k: ({"acc,corrected": v}, 9) for k, v in shares.items()}))
+    assert row["split"] == "test" and row["out_of_distribution"] == 0.25
 
 
 def test_modes_stand_side_by_side_and_the_newest_step_is_marked():
@@ -182,4 +190,5 @@ def test_tiles(tmp_path):
     assert tiles["Steps"] == [600]
     assert tiles["Last held-out loss"] == [last_row["loss"]]
     assert tiles["Coverage"] == [0.8] and tiles["Retained mass"] == [0.976]
-    assert tiles["Accuracy, svamp"] == [pytest.approx(0.1 + 0.15 + 600 / 5000)]
+    assert tiles["Accuracy, in-distribution"] == [pytest.approx(0.1 + 600 / 5000)]
+    assert tiles["Accuracy, out-of-distribution"] == [pytest.approx(0.1 + 0.1 + 600 / 5000)]

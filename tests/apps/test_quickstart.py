@@ -1,0 +1,200 @@
+"""The quickstart on a very small world: its stages, interruptions, and what it refuses."""
+
+import fcntl
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from specialize_jax.apps import quickstart
+from specialize_jax.schemas import folders
+from tests.apps.line import run
+
+# Everything is there, and nothing takes long. What it learns is of no matter here.
+SMALL = [
+    "--gin.miniworld.train_questions.count=24",
+    "--gin.NUM_SAMPLES=2",
+    "--gin.VALIDATION=2",
+    "--gin.EXAMPLES_PER_EPOCH=60",
+    "--gin.BATCH_SIZE=4",
+    "--gin.MIN_COVERAGE=0.3",
+    "--gin.TRAIN_STEPS_RELATIVE=6",
+    "--gin.WARMUP_STEPS=2",
+    "--gin.EVAL_PERIOD=3",
+    "--gin.CHECKPOINT_PERIOD=3",
+    "--gin.LOG_PERIOD=1",
+    "--gin.EVAL_BATCH_SIZE=8",
+    "--gin.MAX_DECODE_LENGTH=8",
+    "--gin.miniworld.Settings.test_questions=8",
+    "--gin.miniworld.Settings.test_questions_ood=4",
+    "--gin.miniworld.Settings.test_questions_generic=4",
+]
+# In the order of the stages: how the run is stopped, and when, by what is there by then.
+KILLS = [
+    (signal.SIGKILL, "records/teacher_info.json"),
+    (signal.SIGINT, "generic/student/checkpoints/3"),
+    (signal.SIGKILL, "student/eval/0/checkpoint.json"),
+]
+
+
+def numbers(out: pathlib.Path) -> dict:
+    """What a run must give again: accuracies, losses, and the settings, without paths and times."""
+    value = json.loads((out / "results.json").read_text())
+    lines = (out / "student" / "metrics.jsonl").read_text().splitlines()
+    metrics = [json.loads(line) for line in lines]
+    for line in metrics:
+        for name in ("time", "tokens_per_second"):
+            line.pop(name, None)
+    hashes = [
+        entry["sha256"]
+        for part, schema in (("records", "teacher_records"), ("aligned", "aligned_examples"))
+        for entry in folders.read_info(out / part, schema)["shards"]
+    ]
+    return {"families": value["families"], "metrics": metrics, "hashes": hashes}
+
+
+def start(out: pathlib.Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "specialize_jax.apps.main", "quickstart", f"--out={out}"]
+    return subprocess.Popen(
+        [*command, *SMALL], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("quickstart") / "out"
+    done = start(out)
+    text = done.communicate()[0].decode()
+    assert done.returncode == 0, text[-3000:]
+    return out, text
+
+
+def test_results_hold_every_family_before_and_after(finished):
+    out, text = finished
+    value = json.loads((out / "results.json").read_text())
+    assert len(value["families"]) == 8
+    for name, family in value["families"].items():
+        for prompt in ("zero_shot", "in_context"):
+            row = family[prompt]
+            assert row["n"] == (8 if name == "stories" else 4)
+            for when in ("before", "after"):
+                low, high = row["interval"][when]
+                assert 0 <= low <= row[when] <= high <= 1 and high - low > 0.2
+    assert value["steps"] == {"before": 0, "after": 6}
+    assert value["versions"]["jax"] and value["seconds"].keys() == {
+        stage.name for stage in quickstart.stages("x")
+    }
+    assert "max_number = 20" in value["settings"]["collect.gin"]
+    assert str(out / "report" / "index.html") in text and "stories " in text
+    assert (out / "report" / "index.html").exists()
+
+
+def test_every_stage_is_printed_as_a_command_that_runs(finished):
+    out, text = finished
+    shown = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+    assert [shlex.split(line)[1:] for line in shown] == [
+        stage.argv for stage in quickstart.stages(str(out), SMALL)
+    ]
+    # One by hand, from what was printed: it says that all is done.
+    argv = next(shlex.split(line) for line in shown if line.startswith("specialize-jax collect"))
+    assert run(*argv[1:]) == 0
+
+
+def test_again_says_done_and_runs_nothing(finished, capfd):
+    out, _ = finished
+    before = numbers(out)
+    assert run("quickstart", f"--out={out}", *SMALL) == 0
+    text = capfd.readouterr().out
+    assert text.count("done before") == len(quickstart.stages("x")) and "$ " not in text
+    assert numbers(out) == before
+
+
+def test_stopped_at_three_stages_it_gives_the_same_numbers(finished, tmp_path):
+    out = tmp_path / "out"
+    for how, product in KILLS:
+        process = start(out)
+        deadline = time.monotonic() + 240
+        while not (out / product).exists() and process.poll() is None:
+            assert time.monotonic() < deadline, product
+            time.sleep(0.02)
+        assert process.poll() is None, process.communicate()[0].decode()[-3000:]
+        # Ctrl-C reaches the whole group; a kill reaches the parent alone.
+        (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)
+        text = process.communicate()[0].decode()
+        assert process.returncode == (130 if how == signal.SIGINT else -how), text[-2000:]
+    process = start(out)
+    text = process.communicate()[0].decode()
+    assert process.returncode == 0, text[-3000:]
+    assert text.count("done before") >= 7
+    assert numbers(out) == numbers(finished[0])
+
+
+def test_other_settings_another_version_and_foreign_folders_are_refused(finished, tmp_path, capsys):
+    out, _ = finished
+    assert run("quickstart", f"--out={out}") == 1
+    assert "--fresh starts over" in capsys.readouterr().err
+    notes = json.loads((out / "quickstart.json").read_text())
+    for damage, expected in (
+        (json.dumps(notes | {"version": "0.0.1"}), "version: 0.0.1 there"),
+        ("{", "is damaged"),
+    ):
+        old = tmp_path / expected.split()[0]
+        old.mkdir()
+        (old / "quickstart.json").write_text(damage)
+        assert run("quickstart", f"--out={old}", *SMALL) == 1
+        assert expected in capsys.readouterr().err
+    foreign = tmp_path / "thesis"
+    foreign.mkdir()
+    (foreign / "chapter.tex").write_text("mine")
+    for flags in ([], ["--fresh"]):
+        assert run("quickstart", f"--out={foreign}", *flags) == 1
+        assert "no quickstart wrote" in capsys.readouterr().err
+    assert (foreign / "chapter.tex").read_text() == "mine"
+
+
+def test_fresh_starts_over(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "quickstart.json").write_text("{")
+    (out / "old").write_text("x")
+    ran = []
+
+    def stop(stage, inherited):
+        ran.append(stage.name)
+        raise ValueError("here")
+
+    monkeypatch.setattr(quickstart, "run", stop)
+    assert run("quickstart", f"--out={out}", "--fresh", *SMALL) == 1
+    assert ran == ["collect_generic"] and not (out / "old").exists()
+
+
+def test_a_failing_stage_is_named_and_what_is_finished_stays(tmp_path, capfd):
+    out = tmp_path / "out"
+    assert run("quickstart", f"--out={out}", *SMALL, "--gin.NUM_SAMPLES=0") == 1
+    error = capfd.readouterr().err
+    assert "NUM_SAMPLES: expected at least 1, got 0" in error
+    assert "stage 'collect_generic' failed" in error
+
+
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    usage = quickstart.shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(quickstart.shutil, "disk_usage", lambda path: usage)
+    assert run("quickstart", f"--out={tmp_path / 'deep' / 'out'}") == 1
+    assert "has 1 MiB free" in capsys.readouterr().err
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_second_one_waits_for_the_first(tmp_path, capsys):
+    with (tmp_path / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        second = start(tmp_path)
+        assert b"waiting for another quickstart" in second.stdout.readline()
+        assert not (tmp_path / "quickstart.json").exists()
+        os.killpg(second.pid, signal.SIGKILL)
+        second.communicate()
