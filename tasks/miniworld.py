@@ -360,11 +360,6 @@ def train_questions(families: Sequence[str], count: int) -> list[readers.Questio
     return [question for together in zip(*each, strict=True) for question in together]
 
 
-def generic_families() -> list[str]:
-    """Returns the names of the generic tasks."""
-    return [name for name, family in FAMILIES.items() if family.role == "generic"]
-
-
 # ---- the teacher ----
 
 
@@ -372,6 +367,8 @@ def _results(right: int, other_way: int, rate: float) -> dict[int, float]:
     """Returns result -> probability: right, one off, ten off, or the other operation's."""
     wrong = {right + 1: 0.3, right - 1: 0.3, right + 10: 0.1, right - 10: 0.1, other_way: 0.2}
     possible = {result: share for result, share in wrong.items() if result >= 0 and result != right}
+    if not possible:  # far below zero, after several mistakes
+        return {right: 1.0}
     total = math.fsum(possible.values())
     return {right: 1 - rate} | {r: rate * share / total for r, share in possible.items()}
 
@@ -503,7 +500,7 @@ def _teacher_tokenizer(vocab_size: int) -> Any:
         text
         for name in FAMILIES
         for question in questions(name, "train", 60, knobs)
-        for text in (question.question, *_example_chain(question))
+        for text in (question.question, solution(question))
     ]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -521,14 +518,14 @@ def _teacher_tokenizer(vocab_size: int) -> Any:
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
-def _example_chain(question: readers.Question) -> list[str]:
-    """Returns a right solution, word by word as the grammar most probably writes it."""
+def solution(question: readers.Question) -> str:
+    """Returns the right solution of a question, in the words that the teacher most often uses."""
     state: Any = ("start",)
     text, transitions = "", solutions(question.source, 0.0)
     while state is not None:
         way = max(transitions(state), key=lambda way: way.probability)
         text, state = text + way.text, way.to
-    return [text.rstrip("\n")]
+    return text.rstrip("\n")
 
 
 # ---- evaluation sets ----
@@ -541,7 +538,7 @@ def prompt(family: str) -> str:
     """
     shown = family if FAMILIES[family].role == "generic" else "stories"
     blocks = [
-        f"Q: {question.question}\n{formats.STEP_BY_STEP}\n{_example_chain(question)[0]}"
+        f"Q: {question.question}\n{formats.STEP_BY_STEP}\n{solution(question)}"
         for question in questions(shown, "train", Settings().num_exemplars)
     ]
     return "\n\n".join(blocks)

@@ -111,8 +111,9 @@ def main(args: argparse.Namespace) -> int:
         "shards": shards,
         "examples": examples,
     }
-    folders.write_json(out / folders.INFO_FILES[aligned.NAME], content)
+    # The info file comes last: it says that the folder is finished.
     provenance.write(out, "align")
+    folders.write_json(out / folders.INFO_FILES[aligned.NAME], content)
     _print(content)
     return 0
 

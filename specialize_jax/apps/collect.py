@@ -67,8 +67,9 @@ def run(
             teacher, asked, num_samples=num_samples, top_logprobs=top_logprobs, seed=seed
         )
         bar = progress.bar("collect", len(asked) * num_samples)
+        # Before the info file, which says that the folder is finished.
+        provenance.write(folders.make_folder(out), "collect", gin=True)
         done = records.write(_counted(rows, bar), out, info)
-        provenance.write(out, "collect", gin=True)
     dropped = ", ".join(f"{number} {reason}" for reason, number in done["dropped"].items())
     print(
         f"{done['rows']} of {done['rows'] + sum(done['dropped'].values())} answers kept in {out} "

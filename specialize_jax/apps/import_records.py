@@ -37,8 +37,9 @@ def main(args: argparse.Namespace) -> int:
             continue
         source = importers.SOURCES[name]
         info = {**source.info, "source": f"{name} in {data}"}
+        # Before the info file, which says that the folder is finished.
+        provenance.write(folders.make_folder(out), "import")
         done = records.write(source.rows(data), out, info)
-        provenance.write(out, "import")
         dropped = ", ".join(f"{n} {reason}" for reason, n in done["dropped"].items()) or "none"
         print(f"{name}: {done['rows']} records in {out} (dropped: {dropped}; top {done['k']})")
     return 0

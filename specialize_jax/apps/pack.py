@@ -88,6 +88,8 @@ def run(
     tokenizer = source.info[0]["student_tokenizer"]
     content = epath.Path(source.tokenizer_file).read_bytes()
     folders.write_bytes(folder / tokenizer["file"], content)
+    # Before the info file, which says that the folder is finished.
+    provenance.write(folder, "pack", gin=True)
     info = mixing.write_folder(
         folder,
         provider,
@@ -103,7 +105,6 @@ def run(
         validation_ids=validation_ids,
         settings=settings,
     )
-    provenance.write(folder, "pack", gin=True)
     print_summary(info)
 
 

@@ -40,6 +40,7 @@ NOTES = "quickstart.json"
 RESULTS = "results.json"
 PRETRAIN = "experiments/quickstart_pretrain.gin"
 SPECIALIZE = "experiments/quickstart.gin"
+_LOCK = ".lock"
 _BYTES_NEEDED = 300 * 2**20
 _SETS = "miniworld_"
 _PROMPTS = {
@@ -202,14 +203,15 @@ def main(args: argparse.Namespace) -> int:
     """Runs what is not done yet, then writes the results and prints them."""
     out = args.out.rstrip("/") or "/"
     folder = epath.Path(out)
-    if args.fresh:
-        remove(folder)
     check_room(folder)
     folders.make_folder(folder)
     with lock(folder) as locked:
+        if args.fresh:
+            clear(folder)
         extra = gin_setup.flags(args)
         notes = open_notes(folder, settings_hash(extra))
         todo = stages(out, extra)
+        ran = 0
         for number, stage in enumerate(todo, 1):
             command = ["specialize-jax", *stage.argv]
             done = notes["stages"].get(stage.name, {})
@@ -220,12 +222,15 @@ def main(args: argparse.Namespace) -> int:
             sys.stdout.flush()
             start = time.monotonic()
             run(stage, locked)
+            ran += 1
             seconds = round(time.monotonic() - start, 1)
             notes["stages"][stage.name] = {"command": command, "seconds": seconds}
             folders.write_json(folder / NOTES, notes)
         value = summarize(folder, notes)
         folders.write_json(folder / RESULTS, value)
         print(f"\n{table(value)}\n")
+        if not ran:
+            print("all of it was done before; --fresh starts over")
         for name, path in (("numbers", RESULTS), ("report", "report/index.html")):
             print(f"{name}: {(folder / path).resolve()}")
         if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
@@ -271,20 +276,25 @@ def child(parent: int) -> None:
     sys.exit(entry.main())
 
 
-def remove(folder: epath.Path) -> None:
-    """Removes a folder of an earlier quickstart.
+def contents(folder: epath.Path) -> list[epath.Path]:
+    """Returns what is in the folder besides the lock."""
+    return [path for path in folder.iterdir() if path.name != _LOCK]
+
+
+def clear(folder: epath.Path) -> None:
+    """Removes what an earlier quickstart wrote.
 
     Raises:
-      SchemaError: it holds something else.
+      SchemaError: the folder holds something else.
     """
-    if not folder.exists():
-        return
-    if not (folder / NOTES).exists() and any(folder.iterdir()):
+    found = contents(folder)
+    if found and not (folder / NOTES).exists():
         raise SchemaError(
-            f"--fresh would remove '{folder}', which no quickstart wrote (it has no {NOTES}); "
+            f"--fresh would empty '{folder}', which no quickstart wrote (it has no {NOTES}); "
             "name another folder with --out"
         )
-    shutil.rmtree(folder)
+    for path in found:
+        path.rmtree() if path.is_dir() else path.unlink()
 
 
 def check_room(folder: epath.Path) -> None:
@@ -310,7 +320,7 @@ def lock(folder: epath.Path) -> Iterator[int]:
       The file descriptor that holds the lock. Stages inherit it: as long as one of them lives, also
       without its parent, the folder is locked.
     """
-    with open(folder / ".lock", "a") as file:
+    with open(folder / _LOCK, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -328,7 +338,7 @@ def open_notes(folder: epath.Path, settings: str) -> dict[str, Any]:
     here = {"version": __version__, "settings": settings}
     path = folder / NOTES
     if not path.exists():
-        if strange := [p.name for p in folder.iterdir() if p.name != ".lock"]:
+        if strange := [path.name for path in contents(folder)]:
             raise SchemaError(
                 f"'{folder}' holds files that no quickstart wrote ({', '.join(strange[:3])}); name "
                 "an empty or new folder with --out"

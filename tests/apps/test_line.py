@@ -90,7 +90,7 @@ def test_every_checkpoint_is_scored_on_every_set(line):
 
 def test_the_report_shows_the_run(line):
     page = (line / "report" / "index.html").read_text()
-    assert "fixture teacher" in page and "MultiArith" in page
+    assert "fixture teacher" in page and "multiarith" in page
     assert json.loads((line / "report" / "report.json").read_text())["problems"] == []
 
 

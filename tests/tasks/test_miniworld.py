@@ -49,7 +49,7 @@ def test_no_question_is_in_two_splits_and_no_story_computes_what_a_test_story_do
 def test_the_right_solution_is_right_by_its_own_lines(family):
     """Every line of arithmetic or logic is true, and the last one gives the gold answer."""
     for question in miniworld.questions(family, "test", 40, KNOBS):
-        (chain,) = miniworld._example_chain(question)
+        chain = miniworld.solution(question)
         answer = answers.extract(chain, kind=question.kind)
         assert answers.equal(answer, question.answer, kind=question.kind), chain
         for line in chain.split("\n"):
@@ -157,6 +157,18 @@ def test_recorded_logprobs_are_those_of_the_full_distribution(teacher):
             sorted((math.log(p) for p in full.values()), reverse=True)[:2]
         )
     assert any(len(full) > 2 for full in exact)
+
+
+def test_a_teacher_that_is_nearly_always_wrong_still_writes_whole_solutions():
+    teacher = miniworld.Teacher(error_rate=0.95)
+    for question in miniworld.questions("stories", "train", 60, Settings(max_steps=7)):
+        sample = teacher.sample(question, sample_id=0, top_logprobs=5, seed=0)
+        lines = b"".join(sample.tokens).decode().rstrip("\n").split("\n")
+        assert len(lines) == 2 + len(question.source["steps"])
+        # It goes on from what it wrote.
+        for line, following in itertools.pairwise(lines[1:-1]):
+            result = line.split(" = ")[1].split()[0].rstrip(".")
+            assert following.removeprefix("Then ").startswith(f"{result} ")
 
 
 def test_mistakes_come_at_the_stated_rate(teacher):
