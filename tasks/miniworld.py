@@ -71,7 +71,7 @@ class Settings:
     max_number: int = 20
     max_words: int = 4
     test_questions: int = 500
-    test_questions_ood: int = 250
+    test_questions_ood: int = 200
     test_questions_generic: int = 100
     num_exemplars: int = formats.NUM_EXEMPLARS
 

@@ -111,7 +111,8 @@ def test_again_says_done_and_runs_nothing(finished, capfd):
     before = numbers(out)
     assert run("quickstart", f"--out={out}", *SMALL) == 0
     text = capfd.readouterr().out
-    assert text.count("done before") == len(quickstart.stages("x")) and "$ " not in text
+    assert text.count(": done before, ") == len(quickstart.stages("x")) and "$ " not in text
+    assert "all of it was done before" in text
     assert numbers(out) == before
 
 

@@ -185,7 +185,7 @@ def test_mistakes_come_at_the_stated_rate(teacher):
 def test_every_family_is_an_evaluation_set_with_exemplars(family):
     name = f"miniworld_{family}"
     questions = readers.read(name, None)
-    size = {"in_distribution": 500, "out_of_distribution": 250, "generic": 100}
+    size = {"in_distribution": 500, "out_of_distribution": 200, "generic": 100}
     assert len(questions) == size[miniworld.FAMILIES[family].role]
     shown = formats.read_exemplars(readers.SETS[name].prompt(), name)
     assert len(shown) == formats.NUM_EXEMPLARS
