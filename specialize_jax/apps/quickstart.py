@@ -431,7 +431,8 @@ def read_accuracies(folder: epath.Path) -> dict[str, tuple[int, float]]:
 
 def table(value: dict[str, Any]) -> str:
     """Returns the results as lines for a person."""
-    lines = [f"{'accuracy':<16}{'n':>5}" + "".join(f"{prompt:>38}" for prompt in _PROMPTS)]
+    titles = "".join(f"{prompt.replace('_', '-') + ', before -> after':>38}" for prompt in _PROMPTS)
+    lines = [f"{'accuracy':<16}{'n':>5}{titles}"]
     for name, prompts in value["families"].items():
         cells = ""
         for prompt in _PROMPTS:
@@ -440,5 +441,5 @@ def table(value: dict[str, Any]) -> str:
             cells += f"{row['before']:>12.1%} -> {row['after']:6.1%} [{low:6.1%},{high:7.1%}]"
         lines.append(f"{name:<16}{prompts['zero_shot']['n']:>5}{cells}")
     total = sum(value["seconds"].values())
-    lines.append(f"before -> after, with its 95% interval; {total:.0f} s in all")
+    lines.append(f"in brackets the 95% interval of what is after; {total:.0f} s in all")
     return "\n".join(lines)
