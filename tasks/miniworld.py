@@ -4,7 +4,7 @@
 |------------------|------------------------------------------------------|---------------------|
 | `stories`        | additions and subtractions told as a story           | in-distribution     |
 | `other_wording`  | the same sums with other nouns, verbs and sentences  | out-of-distribution |
-| `larger_numbers` | the same stories with numbers above those trained on | out-of-distribution |
+| `larger_numbers` | the same stories with totals above those trained on   | out-of-distribution |
 | `distractors`    | the same stories with facts that do not matter       | out-of-distribution |
 | `reversal`       | words in the opposite order                          | generic ability     |
 | `counting`       | how often a word stands in a list                    | generic ability     |
@@ -14,8 +14,8 @@
 Splits are drawn by a hash of what a problem computes (for stories its numbers and operations, else
 the question), so that no question is in two of them, whatever the knobs and numbers of questions.
 
-Importing this module registers every family as an evaluation set, `miniworld_<family>`. `settings`
-holds the knobs; a gin file binds them by `miniworld.settings.max_number = 20`.
+Importing this module registers every family as an evaluation set, `miniworld_<family>`. `Settings`
+holds the knobs; a gin file binds them by `miniworld.Settings.max_number = 20`.
 """
 
 import dataclasses
@@ -56,8 +56,8 @@ class Settings:
       seed: of everything.
       min_steps: fewest operations of a story.
       max_steps: most operations of a story.
-      max_number: largest number that stands in a story or comes out of a step; `larger_numbers` go
-        from there to twice as much.
+      max_number: largest number that stands in a story or comes out of a step, at least 5; in
+        `larger_numbers` the start and what comes out of each step lie between it and its double.
       max_words: longest list of the generic tasks, at least 3.
       test_questions: of `stories`.
       test_questions_ood: of each out-of-distribution family.
@@ -77,8 +77,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuses knobs that no problem fits."""
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(f"miniworld.Settings.{name}: expected an integer, got {value!r}")
         for name, least in (
-            *(("min_steps", 1), ("max_steps", self.min_steps), ("max_number", 2), ("max_words", 3)),
+            *(("min_steps", 1), ("max_steps", self.min_steps), ("max_number", 5), ("max_words", 3)),
             *((name, 1) for name in vars(self) if name.startswith(("test_", "num_"))),
         ):
             if getattr(self, name) < least:
@@ -127,14 +130,12 @@ def _story(
         sentences.append(rng.choice(more if step > 0 else less))
     if distractors:
         number = rng.randint(1, knobs.max_number)
-        fact = rng.choice(
-            (
-                f"{other} has {number} {other_thing}.",
-                f"{name} also has {number} {other_thing}.",
-                f"{other} is {number} years old.",
-            )
-        )
-        sentences.insert(rng.randint(0, len(sentences)), fact)
+        # Not in the middle: "3 more" there would be of the wrong things.
+        if rng.random() < 0.5:
+            fact = (f"{other} has {number} {other_thing}.", f"{other} is {number} years old.")
+            sentences.insert(0, rng.choice(fact))
+        else:
+            sentences.append(f"{name} also has {number} {other_thing}.")
     return _Problem(
         f"{' '.join(sentences)} How many {thing} does {name} have now?",
         str(start + sum(steps)),
@@ -495,7 +496,8 @@ def _teacher_tokenizer(vocab_size: int) -> Any:
     """Learns the teacher's byte pair encoding: within pretokens, on text of every family."""
     import sentencepiece
 
-    knobs = Settings(seed=-1)
+    # All of it given, and nothing left to gin: the tokenizer does not depend on the knobs.
+    knobs = Settings(seed=-1, min_steps=2, max_steps=2, max_number=20, max_words=4)
     texts = [
         text
         for name in FAMILIES
@@ -503,18 +505,24 @@ def _teacher_tokenizer(vocab_size: int) -> Any:
         for text in (question.question, solution(question))
     ]
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([part for text in texts for part in grammar.pretokens(text)]),
-        model_writer=model,
-        vocab_size=vocab_size,
-        model_type="bpe",
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        user_defined_symbols=["\n"],
-        num_threads=1,
-        minloglevel=2,
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([part for text in texts for part in grammar.pretokens(text)]),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type="bpe",
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            user_defined_symbols=["\n"],
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"Teacher.vocab_size: cannot learn {vocab_size} pieces: "
+            f"{str(error).rpartition(']')[2].strip() or error}"
+        ) from error
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 

@@ -1,6 +1,7 @@
 """`specialize-jax collect`: a teacher answers questions; right answers become teacher records."""
 
 import argparse
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -49,23 +50,33 @@ def run(
       SchemaError: no answer was right, or the folder holds records of other settings.
     """
     asked = questions()
+    collect.check_questions(asked)
+    rows = collect.rows(
+        teacher, asked, num_samples=num_samples, top_logprobs=top_logprobs, seed=seed
+    )
+    try:
+        # As it reads in the file, where tuples are lists.
+        described = json.loads(json.dumps(dict(teacher.info)))
+        sampling, kept = described["sampling"], {k: described[k] for k in ("teacher", "tokenizer")}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            "TEACHER: expected an object whose `info` holds 'teacher', 'tokenizer' and 'sampling' "
+            f"as JSON values, got {getattr(teacher, 'info', teacher)!r}"
+        ) from error
     sampling = {
-        **teacher.info["sampling"],
+        **sampling,
         "n": num_samples,
         "logprobs": top_logprobs,
         "seed": seed,
         "questions": len(asked),
         "questions_sha256": collect.digest(asked),
     }
-    info = {**teacher.info, "sampling": sampling, "source": "specialize-jax collect"}
+    info = {**kept, "sampling": sampling, "source": "specialize-jax collect"}
     if folders.schema_of(out) == schema.NAME:
         done = folders.read_info(out, schema.NAME)
         check_same_settings(out, done, info)
         print(f"already collected: {out}")
     else:
-        rows = collect.rows(
-            teacher, asked, num_samples=num_samples, top_logprobs=top_logprobs, seed=seed
-        )
         bar = progress.bar("collect", len(asked) * num_samples)
         # Before the info file, which says that the folder is finished.
         provenance.write(folders.make_folder(out), "collect", gin=True)

@@ -97,6 +97,9 @@ def run(
         name: all_of_it if num_questions is None else readers.sample(all_of_it, num_questions, seed)
         for name, all_of_it in questions.items()
     }
+    for (name, label), prompt in asked.items():
+        rendered = [prompt.render(row) for row in chosen[name]]
+        check_lengths(rendered, tokenizer, input_length, f"{name}_{label}")
     decode = jax.jit(functools.partial(_decode, model, tokenizer.eos_id, max_decode_length))
     like = jax.eval_shape(model.init, jax.random.key(0))
     for step in choose_steps(folder / "checkpoints", steps):
@@ -141,6 +144,23 @@ def run(
         provenance.write(out, "evaluate", gin=True)
         print_results(step, results.read_results(path))
         print(f"written: {path}")
+
+
+def check_lengths(
+    prompts: Sequence[str], tokenizer: tokenizers.Tokenizer, input_length: int, task: str
+) -> None:
+    """Checks that all prompts of a task fit the encoder, before anything is decoded.
+
+    Raises:
+      ValueError: one does not; the longest is shown.
+    """
+    lengths = [len(tokenizer.encode(prompt)) + 1 for prompt in prompts]
+    if (longest := max(lengths, default=0)) > input_length:
+        prompt = prompts[lengths.index(longest)]
+        raise ValueError(
+            f"{task}: a prompt of {longest} tokens, EVAL_INPUT_LENGTH allows {input_length}: "
+            f"…{prompt[-80:]!r}"
+        )
 
 
 def import_sets(module: str) -> None:
@@ -259,12 +279,6 @@ def _predict(
     """Returns the answers to some prompts, which are padded to few shapes."""
     ids = [[*tokenizer.encode(prompt), tokenizer.eos_id] for prompt in prompts]
     longest = max(map(len, ids))
-    if longest > input_length:
-        prompt = prompts[[len(row) for row in ids].index(longest)]
-        raise ValueError(
-            f"a prompt of {longest} tokens, EVAL_INPUT_LENGTH allows {input_length}: "
-            f"…{prompt[-80:]!r}"
-        )
     length = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, input_length)
     tokens = np.zeros((batch_size, length), np.int32)
     for row, values in zip(tokens, ids, strict=False):

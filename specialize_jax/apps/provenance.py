@@ -25,10 +25,13 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Returns the commit of the checkout that this code runs from; None outside a checkout."""
+    """Returns the commit of the checkout that this code runs from; None outside a checkout.
+
+    It ends in "-dirty" where tracked files differ from the commit.
+    """
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             cwd=pathlib.Path(specialize_jax.__file__).resolve().parents[1],
             capture_output=True,
             text=True,

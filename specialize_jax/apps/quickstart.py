@@ -11,8 +11,10 @@ import ctypes
 import datetime
 import fcntl
 import hashlib
+import importlib
 import json
 import os
+import pathlib
 import shlex
 import shutil
 import signal
@@ -41,11 +43,19 @@ RESULTS = "results.json"
 PRETRAIN = "experiments/quickstart_pretrain.gin"
 SPECIALIZE = "experiments/quickstart.gin"
 _LOCK = ".lock"
-_BYTES_NEEDED = 300 * 2**20
+# What stands in the folder, besides the notes and the lock.
+_PRODUCTS = (
+    *("generic", "records", "student.model", "aligned", "packed", "student", "report"),
+    RESULTS,
+)
+_BYTES_NEEDED = 200 * 2**20
 _SETS = "miniworld_"
+# What a prompt is called in the results -> its format.
 _PROMPTS = {
     "zero_shot": "zero_shot_chain_of_thought",
     "in_context": "in_context_chain_of_thought",
+    "zero_shot_answer": "zero_shot_answer_only",
+    "in_context_answer": "in_context_answer_only",
 }
 
 
@@ -78,12 +88,14 @@ def stages(out: str, extra: Sequence[str] = ()) -> list[Stage]:
 
     Args:
       out: the folder.
-      extra: gin flags that every gin-configured command gets last.
+      extra: gin flags that every gin-configured command gets last; those that only evaluation
+        reads go to it alone.
     """
 
     def gin(command: str, file: str, **macros: str) -> list[str]:
         bound = [f"--gin.{name}={value}" for name, value in macros.items()]
-        return [command, f"--gin_file={file}", *bound, *extra]
+        given = [flag for flag in extra if command == "evaluate" or not is_for_evaluation(flag)]
+        return [command, f"--gin_file={file}", *bound, *given]
 
     def quoted(part: str) -> str:
         return repr(f"{out}/{part}")
@@ -154,7 +166,7 @@ def stages(out: str, extra: Sequence[str] = ()) -> list[Stage]:
                 PACKED_DIR=quoted("generic/packed"),
                 MODEL_DIR=quoted("generic/student"),
             ),
-            "generic/student/metrics.jsonl",
+            "generic/student/checkpoints/config.json",
         ),
         Stage(
             "pack",
@@ -173,7 +185,7 @@ def stages(out: str, extra: Sequence[str] = ()) -> list[Stage]:
                 INITIAL_CHECKPOINT_PATH=quoted("generic/student"),
                 MODEL_DIR=quoted("student"),
             ),
-            "student/metrics.jsonl",
+            "student/checkpoints/config.json",
         ),
         Stage(
             "evaluate",
@@ -201,30 +213,35 @@ def stages(out: str, extra: Sequence[str] = ()) -> list[Stage]:
 
 def main(args: argparse.Namespace) -> int:
     """Runs what is not done yet, then writes the results and prints them."""
-    out = args.out.rstrip("/") or "/"
+    if not args.out:
+        raise ValueError("--out: expected a folder, got an empty name")
+    out = os.path.normpath(args.out)
     folder = epath.Path(out)
+    extra = gin_setup.flags(args)
+    todo = stages(out, extra)
     check_room(folder)
+    check_ours(folder)
+    if extra:
+        check_flags(todo)
     folders.make_folder(folder)
     with lock(folder) as locked:
         if args.fresh:
             clear(folder)
-        extra = gin_setup.flags(args)
-        notes = open_notes(folder, settings_hash(extra))
-        todo = stages(out, extra)
+        notes = open_notes(folder, extra)
         ran = 0
-        for number, stage in enumerate(todo, 1):
-            command = ["specialize-jax", *stage.argv]
+        # However the folder is spelled, its stages are the same.
+        for number, (stage, noted) in enumerate(zip(todo, stages("OUT", extra), strict=True), 1):
             done = notes["stages"].get(stage.name, {})
-            if done.get("command") == command and (folder / stage.product).exists():
+            if done.get("command") == noted.argv and (folder / stage.product).exists():
                 print(f"[{number}/{len(todo)}] {stage.name}: done before, {done['seconds']:.0f} s")
                 continue
-            print(f"\n[{number}/{len(todo)}] {stage.name}: {stage.title}\n$ {shlex.join(command)}")
-            sys.stdout.flush()
+            command = shlex.join(["specialize-jax", *stage.argv])
+            print(f"\n[{number}/{len(todo)}] {stage.name}: {stage.title}\n$ {command}", flush=True)
             start = time.monotonic()
             run(stage, locked)
             ran += 1
             seconds = round(time.monotonic() - start, 1)
-            notes["stages"][stage.name] = {"command": command, "seconds": seconds}
+            notes["stages"][stage.name] = {"command": noted.argv, "seconds": seconds}
             folders.write_json(folder / NOTES, notes)
         value = summarize(folder, notes)
         folders.write_json(folder / RESULTS, value)
@@ -241,6 +258,41 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def is_for_evaluation(flag: str) -> bool:
+    """Returns whether a gin flag binds a macro that only `evaluate` reads."""
+    return flag.startswith(("--gin.EVAL_SETS", "--gin.MAX_DECODE_LENGTH=")) or (
+        flag.startswith("--gin.EVAL_")
+        and not flag.startswith(("--gin.EVAL_PERIOD=", "--gin.EVAL_STEPS="))
+    )
+
+
+def check_flags(todo: Sequence[Stage]) -> None:
+    """Parses the gin flags of every stage, in a process of its own, before anything is done.
+
+    Raises:
+      ValueError: one does not parse; its message stands above.
+    """
+    argvs = [stage.argv for stage in todo if any("--gin_file" in arg for arg in stage.argv)]
+    code = "from specialize_jax.apps import quickstart; quickstart.parse_all()"
+    done = subprocess.run([sys.executable, "-c", code], input=json.dumps(argvs), text=True)
+    if done.returncode:
+        raise ValueError("these flags do not fit every stage, see above; nothing was done")
+
+
+def parse_all() -> None:
+    """Parses the commands that standard input gives, as JSON, without running them."""
+    for argv in json.load(sys.stdin):
+        bindings, rest = gin_setup.split_bindings(argv)
+        args = entry.build_parser(argv[0]).parse_args(rest)
+        args.gin_bindings = bindings
+        module = importlib.import_module(f"specialize_jax.apps.{entry.COMMANDS[argv[0]][0]}")
+        given = {"out": args.out} if "out" in args else {}
+        try:
+            gin_setup.configured(args, module.run, **given)
+        except ValueError as error:
+            sys.exit(f"specialize-jax {argv[0]}: error: {error}")
+
+
 def run(stage: Stage, inherited: int) -> None:
     """Runs a stage in a process of its own.
 
@@ -249,17 +301,28 @@ def run(stage: Stage, inherited: int) -> None:
       inherited: a file descriptor that the process keeps open as long as it lives.
 
     Raises:
+      KeyboardInterrupt: it was interrupted, or SIGTERM came and was handed on to it.
       ValueError: it failed; what is finished is kept.
     """
     code = f"from specialize_jax.apps import quickstart; quickstart.child({os.getpid()})"
     command = [sys.executable, "-c", code, *stage.argv]
-    status = subprocess.run(command, pass_fds=[inherited]).returncode
-    if status in (128 + signal.SIGINT, -signal.SIGINT):
+    process = subprocess.Popen(command, pass_fds=[inherited])
+    before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+    try:
+        status = process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if status in (128 + signal.SIGINT, -signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGTERM):
         raise KeyboardInterrupt
     if status:
+        how = f"status {status}" if status > 0 else f"signal {-status}"
         raise ValueError(
-            f"stage '{stage.name}' failed with status {status}, its message stands above; what is "
-            "finished is kept, and the same command goes on from here"
+            f"stage '{stage.name}' ended with {how}; what is finished is kept. Once what it says "
+            "above is mended, the same command goes on from here"
         )
 
 
@@ -276,25 +339,31 @@ def child(parent: int) -> None:
     sys.exit(entry.main())
 
 
-def contents(folder: epath.Path) -> list[epath.Path]:
-    """Returns what is in the folder besides the lock."""
-    return [path for path in folder.iterdir() if path.name != _LOCK]
+def check_ours(folder: epath.Path) -> None:
+    """Checks that the folder is new, empty, or an earlier quickstart's.
+
+    Raises:
+      SchemaError: it holds something else.
+    """
+    if not folder.is_dir() or (folder / NOTES).exists():
+        return
+    if strange := sorted(path.name for path in folder.iterdir() if path.name != _LOCK):
+        raise SchemaError(
+            f"'{folder}' holds files that no quickstart wrote ({', '.join(strange[:3])}; it has no "
+            f"{NOTES}); name an empty or new folder with --out"
+        )
 
 
 def clear(folder: epath.Path) -> None:
-    """Removes what an earlier quickstart wrote.
-
-    Raises:
-      SchemaError: the folder holds something else.
-    """
-    found = contents(folder)
-    if found and not (folder / NOTES).exists():
-        raise SchemaError(
-            f"--fresh would empty '{folder}', which no quickstart wrote (it has no {NOTES}); "
-            "name another folder with --out"
-        )
-    for path in found:
-        path.rmtree() if path.is_dir() else path.unlink()
+    """Removes what quickstarts write, and nothing else."""
+    folders.write_json(folder / NOTES, {"stages": {}})  # whose folder this is, if it ends halfway
+    for name in _PRODUCTS:
+        path = pathlib.Path(folder, name)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    (folder / NOTES).unlink()
 
 
 def check_room(folder: epath.Path) -> None:
@@ -329,46 +398,51 @@ def lock(folder: epath.Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def open_notes(folder: epath.Path, settings: str) -> dict[str, Any]:
-    """Returns what earlier runs in the folder finished; empty notes in a new one.
+def open_notes(folder: epath.Path, extra: Sequence[str]) -> dict[str, Any]:
+    """Returns what earlier runs in the folder finished; empty notes where nothing was.
+
+    Args:
+      folder: of the quickstart.
+      extra: gin flags of this run. Those of evaluation alone may differ from the earlier ones.
 
     Raises:
-      SchemaError: they are of another version or other settings, or cannot be read.
+      SchemaError: what was finished is of another version or of other settings.
     """
-    here = {"version": __version__, "settings": settings}
+    flags = [flag for flag in extra if not is_for_evaluation(flag)]
+    here = {"version": __version__, "flags": flags, "gin_files": gin_hash(flags)}
     path = folder / NOTES
-    if not path.exists():
-        if strange := [path.name for path in contents(folder)]:
-            raise SchemaError(
-                f"'{folder}' holds files that no quickstart wrote ({', '.join(strange[:3])}); name "
-                "an empty or new folder with --out"
-            )
-        notes = {**here, "stages": {}}
-        folders.write_json(path, notes)
-        return notes
     try:
-        notes = json.loads(path.read_text())
+        notes = json.loads(path.read_text()) if path.exists() else {}
+        kept = {
+            name: {"command": stage["command"], "seconds": float(stage["seconds"])}
+            for name, stage in notes.get("stages", {}).items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Damaged. Nothing is lost: a stage that is done says so when it is run again.
+        notes, kept = {}, {}
+    if kept:
         changed = [
-            f"{name}: {notes[name]} there, {value} here"
+            f"{name}: {notes.get(name)} there, {value} here"
             for name, value in here.items()
-            if notes[name] != value
+            if notes.get(name) != value
         ]
-        notes["stages"].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SchemaError(f"'{path}' is damaged ({error!r}); --fresh starts over") from error
-    if changed:
-        raise SchemaError(
-            f"'{folder}' is of another quickstart ({'; '.join(changed)}); --fresh starts over, or "
-            "name another folder with --out"
-        )
-    return notes
+        if changed:
+            raise SchemaError(
+                f"'{folder}' is of another quickstart ({'; '.join(changed)}); --fresh starts over, "
+                "or name another folder with --out"
+            )
+    return {**here, "stages": kept}
 
 
-def settings_hash(extra: Sequence[str]) -> str:
-    """Identifies the packaged gin files and the gin flags given."""
-    digest = hashlib.sha256(json.dumps(list(extra)).encode())
-    named = [epath.Path(flag.removeprefix("--gin_file=")) for flag in extra]
-    for path in (*sorted(gin_setup.PACKAGED.rglob("*.gin")), *named):
+def gin_hash(flags: Sequence[str]) -> str:
+    """Identifies the gin files that the stages read."""
+    digest = hashlib.sha256()
+    packaged = [
+        path
+        for path in sorted(gin_setup.PACKAGED.rglob("*.gin"))
+        if path.parent.name != "experiments" or path.name.startswith("quickstart")
+    ]
+    for path in (*packaged, *(epath.Path(flag.removeprefix("--gin_file=")) for flag in flags)):
         if path.is_file():
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
@@ -380,10 +454,15 @@ def summarize(folder: epath.Path, notes: dict[str, Any]) -> dict[str, Any]:
     Raises:
       SchemaError: a file of the evaluation is missing.
     """
-    steps = sorted(int(p.name) for p in (folder / "student" / "eval").iterdir())
-    first, last = (
-        read_accuracies(folder / "student" / "eval" / str(s)) for s in (steps[0], steps[-1])
-    )
+    found = (folder / "student" / "eval").iterdir()
+    steps = sorted(int(path.name) for path in found if path.name.isdigit())
+    if len(steps) < 2 or steps[0] != 0:
+        raise SchemaError(
+            f"expected evaluations of step 0 and of a later one, got {steps}: leave "
+            "CHECKPOINT_FIRST at True and EVAL_CHECKPOINTS at 'all'"
+        )
+    evals = (folder / "student" / "eval" / str(step) for step in (steps[0], steps[-1]))
+    first, last = map(read_accuracies, evals)
     families: dict[str, Any] = {}
     for task, (n, before) in first.items():
         _, after = last[task]
@@ -418,7 +497,10 @@ def read_accuracies(folder: epath.Path) -> dict[str, tuple[int, float]]:
     """Returns `<set>/<prompt>` -> (questions, accuracy) of the latest results in a folder."""
     paths = sorted(folder.glob("results_*.json"))
     if not paths:
-        raise SchemaError(f"no results in '{folder}'; run the evaluation again with --fresh")
+        raise SchemaError(
+            f"no results in '{folder}'; remove '{folder.parent}', and the same command "
+            "makes them anew"
+        )
     value = results.read_results(paths[-1])
     found = {}
     for task, row in value["results"].items():
@@ -431,15 +513,15 @@ def read_accuracies(folder: epath.Path) -> dict[str, tuple[int, float]]:
 
 def table(value: dict[str, Any]) -> str:
     """Returns the results as lines for a person."""
-    titles = "".join(f"{prompt.replace('_', '-') + ', before -> after':>38}" for prompt in _PROMPTS)
+    shown = [p for p in _PROMPTS if any(p in rows for rows in value["families"].values())]
+    titles = "".join(f"{prompt.replace('_', '-') + ', before -> after':>38}" for prompt in shown)
     lines = [f"{'accuracy':<16}{'n':>5}{titles}"]
-    for name, prompts in value["families"].items():
+    for name, rows in value["families"].items():
         cells = ""
-        for prompt in _PROMPTS:
-            row = prompts[prompt]
+        for row in (rows[prompt] for prompt in shown):
             low, high = row["interval"]["after"]
             cells += f"{row['before']:>12.1%} -> {row['after']:6.1%} [{low:6.1%},{high:7.1%}]"
-        lines.append(f"{name:<16}{prompts['zero_shot']['n']:>5}{cells}")
+        lines.append(f"{name:<16}{rows[shown[0]]['n']:>5}{cells}")
     total = sum(value["seconds"].values())
     lines.append(f"in brackets the 95% interval of what is after; {total:.0f} s in all")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,10 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Trains as the gin files say."""
+    """Trains as the gin files say; a run that SIGTERM stopped early does not count as done."""
     # Packing imports TensorFlow: in a process of its own, with the same gin files.
-    gin_setup.configured(args, run, pack_again=functools.partial(_pack, gin_setup.flags(args)))()
-    return 0
+    pack_again = functools.partial(_pack, gin_setup.flags(args))
+    is_done = gin_setup.configured(args, run, pack_again=pack_again)()
+    return 0 if is_done else 128 + signal.SIGTERM
 
 
 def _pack(arguments: list[str], out: str) -> None:
@@ -78,7 +80,7 @@ def run(
     log_period: int = 10,
     seed: int = 0,
     pack_again: Callable[[str], None] | None = None,
-) -> None:
+) -> bool:
     """Trains a student.
 
     Args:
@@ -110,6 +112,9 @@ def run(
       log_period: steps between lines of `metrics.jsonl`.
       seed: of weights, dropout and the order of the data.
       pack_again: packs into a folder, for `packed_dir=None`.
+
+    Returns:
+      Whether all steps are done; SIGTERM saves and stops before.
 
     Raises:
       ValueError: coverage below `min_coverage`, or settings that do not fit the data or an earlier
@@ -219,6 +224,7 @@ def run(
     reached = int(state.step)
     word = "done" if reached == train_steps else f"at step {reached} of {train_steps}"
     print(f"{word}: {folder}")
+    return reached == train_steps
 
 
 def make_loss_fn(

@@ -61,7 +61,8 @@ def choose_validation(example_ids: Sequence[str], validation: int | str) -> set[
         unique = sorted(set(example_ids), key=lambda i: hashlib.sha256(i.encode()).digest())
         if not 0 <= validation < len(unique):
             raise SchemaError(
-                f"expected fewer than {len(unique)} validation questions, got {validation}"
+                f"VALIDATION: expected fewer than the {len(unique)} questions there are, "
+                f"got {validation}"
             )
         return set(unique[:validation])
     try:

@@ -69,7 +69,7 @@ def rows(
     top_logprobs: int,
     seed: int,
 ) -> Iterator[dict[str, Any] | str]:
-    """Yields a row of `schemas.records` per sample, or "duplicate" for a chain that stood before.
+    """Returns a row of `schemas.records` per sample, or "duplicate" for a chain that stood before.
 
     Args:
       teacher: who answers.
@@ -79,23 +79,78 @@ def rows(
       seed: of the samples.
 
     Raises:
-      ValueError: a number is out of range.
+      ValueError: a number is out of range; while they are read, an answer is not as `Sample` says.
     """
     for name, number, least in (("NUM_SAMPLES", num_samples, 1), ("TOP_LOGPROBS", top_logprobs, 0)):
         if number < least:
             raise ValueError(f"{name}: expected at least {least}, got {number}")
+    return _rows(teacher, questions, num_samples, top_logprobs, seed)
+
+
+def _rows(
+    teacher: Teacher, questions: Sequence[Question], num_samples: int, top_logprobs: int, seed: int
+) -> Iterator[dict[str, Any] | str]:
     for question in questions:
         seen: set[bytes] = set()
         for sample_id in range(num_samples):
             sample = teacher.sample(
                 question, sample_id=sample_id, top_logprobs=top_logprobs, seed=seed
             )
+            check_sample(sample, top_logprobs, f"the teacher's answer {question.id}/{sample_id}")
             target = b"".join(sample.tokens[: sample.end])
             if target in seen:
                 yield "duplicate"
                 continue
             seen.add(target)
             yield _row(question, sample_id, sample, target.decode())
+
+
+def check_questions(questions: Sequence[Question]) -> None:
+    """Checks what is to be asked, before anything is.
+
+    Raises:
+      ValueError: there is nothing, something is no question, or an id stands twice.
+    """
+    if not questions:
+        raise ValueError("QUESTIONS: expected at least one question, got none")
+    ids: set[str] = set()
+    for number, question in enumerate(questions):
+        for name in ("id", "question", "answer", "kind"):
+            if not isinstance(getattr(question, name, None), str):
+                raise ValueError(
+                    f"QUESTIONS: expected a string '{name}' in question {number}, got {question!r}"
+                )
+        if question.id in ids:
+            raise ValueError(f"QUESTIONS: the id '{question.id}' stands twice")
+        ids.add(question.id)
+
+
+def check_sample(sample: Sample, top_logprobs: int, where: str) -> None:
+    """Checks an answer against what `Sample` says.
+
+    Raises:
+      ValueError: the first broken rule, with what was expected and what came.
+    """
+
+    def expect(condition: bool, rule: str) -> None:
+        if not condition:
+            raise ValueError(f"{where}: expected {rule}")
+
+    expect(isinstance(sample, Sample), f"a teacher.collect.Sample, got {type(sample).__name__}")
+    tokens = len(sample.tokens)
+    expect(all(isinstance(t, bytes) for t in sample.tokens), f"tokens of bytes: {sample.tokens}")
+    lengths = tokens, len(sample.logprobs), len(sample.topk)
+    expect(len({*lengths}) == 1, f"as many tokens, logprobs and topk, got {lengths}")
+    expect(0 < sample.end <= tokens, f"0 < end <= {tokens}, got {sample.end}")
+    most = max(map(len, sample.topk))
+    expect(most <= top_logprobs, f"at most TOP_LOGPROBS={top_logprobs} candidates, got {most}")
+    logprobs = [*sample.logprobs, *(p for step in sample.topk for _, p in step)]
+    expect(all(p <= 0 for p in logprobs), f"log-probabilities of at most 0: {max(logprobs)}")
+    try:
+        b"".join(sample.tokens[: sample.end]).decode()
+        b"".join(sample.tokens).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: expected tokens that make UTF-8: {error}") from error
 
 
 def digest(questions: Sequence[Question]) -> str:

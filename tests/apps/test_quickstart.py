@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,26 +137,31 @@ def test_stopped_at_three_stages_it_gives_the_same_numbers(finished, tmp_path):
     assert numbers(out) == numbers(finished[0])
 
 
-def test_other_settings_another_version_and_foreign_folders_are_refused(finished, tmp_path, capsys):
+def test_other_settings_another_version_and_foreign_folders_are_refused(finished, tmp_path, capfd):
     out, _ = finished
+    before = numbers(out)
     assert run("quickstart", f"--out={out}") == 1
-    assert "--fresh starts over" in capsys.readouterr().err
+    error = capfd.readouterr().err
+    assert "--gin.NUM_SAMPLES=2" in error and "--fresh starts over" in error
     notes = json.loads((out / "quickstart.json").read_text())
-    for damage, expected in (
-        (json.dumps(notes | {"version": "0.0.1"}), "version: 0.0.1 there"),
-        ("{", "is damaged"),
-    ):
-        old = tmp_path / expected.split()[0]
-        old.mkdir()
-        (old / "quickstart.json").write_text(damage)
-        assert run("quickstart", f"--out={old}", *SMALL) == 1
-        assert expected in capsys.readouterr().err
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "quickstart.json").write_text(json.dumps(notes | {"version": "0.0.1"}))
+    assert run("quickstart", f"--out={old}", *SMALL) == 1
+    assert "version: 0.0.1 there" in capfd.readouterr().err
+    # A wrong flag is said before --fresh removes anything.
+    assert run("quickstart", f"--out={out}", "--fresh", *SMALL, "--gin.MAXNUMBER=3") == 1
+    error = capfd.readouterr().err
+    assert "no gin file has these macros: MAXNUMBER" in error and "nothing was done" in error
+    assert run("quickstart", "--out=") == 1
+    assert "got an empty name" in capfd.readouterr().err
+    assert numbers(out) == before
     foreign = tmp_path / "thesis"
     foreign.mkdir()
     (foreign / "chapter.tex").write_text("mine")
     for flags in ([], ["--fresh"]):
         assert run("quickstart", f"--out={foreign}", *flags) == 1
-        assert "no quickstart wrote" in capsys.readouterr().err
+        assert "no quickstart wrote" in capfd.readouterr().err
     assert (foreign / "chapter.tex").read_text() == "mine"
 
 
@@ -163,7 +169,10 @@ def test_fresh_starts_over(tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
     (out / "quickstart.json").write_text("{")
-    (out / "old").write_text("x")
+    (out / "results.json").write_text("x")
+    (out / "mine.txt").write_text("x")
+    (tmp_path / "elsewhere").mkdir()
+    (out / "records").symlink_to(tmp_path / "elsewhere")
     ran = []
 
     def stop(stage, inherited):
@@ -172,7 +181,53 @@ def test_fresh_starts_over(tmp_path, monkeypatch):
 
     monkeypatch.setattr(quickstart, "run", stop)
     assert run("quickstart", f"--out={out}", "--fresh", *SMALL) == 1
-    assert ran == ["collect_generic"] and not (out / "old").exists()
+    assert ran == ["collect_generic"]
+    assert not (out / "results.json").exists() and not (out / "records").is_symlink()
+    # What no quickstart writes stays.
+    assert (out / "mine.txt").exists() and (tmp_path / "elsewhere").exists()
+
+
+def test_damaged_notes_cost_nothing(finished, tmp_path):
+    out, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    (copy / "quickstart.json").write_text('{"stages": {"collect": 3}}')
+    process = start(copy)
+    text = process.communicate()[0].decode()
+    assert process.returncode == 0, text[-2000:]
+    assert "already collected" in text and "already packed" in text
+    assert numbers(copy) == numbers(out)
+
+
+def test_a_terminated_training_does_not_count_as_done(finished, tmp_path):
+    out, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy, ignore=shutil.ignore_patterns("student", "results.json"))
+    notes = json.loads((copy / "quickstart.json").read_text())
+    for name in ("pretrain", "specialize", "evaluate", "report"):
+        del notes["stages"][name]
+    (copy / "quickstart.json").write_text(json.dumps(notes))
+    process = start(copy)
+    # As soon as it can be stopped in an orderly way, and before it ends.
+    for line in iter(process.stdout.readline, b""):
+        if b"step 1/6" in line:
+            process.terminate()
+            break
+    text = process.communicate()[0].decode()
+    assert process.returncode == 130, text[-2000:]
+    assert "pretrain" not in json.loads((copy / "quickstart.json").read_text())["stages"]
+
+
+def test_other_questions_of_evaluation_keep_the_training(finished, tmp_path):
+    out, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    command = [sys.executable, "-m", "specialize_jax.apps.main", "quickstart", f"--out={copy}"]
+    formats = "--gin.EVAL_FORMATS=('zero_shot_chain_of_thought',)"
+    done = subprocess.run([*command, *SMALL, formats], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count(": done before, ") == len(quickstart.stages("x")) - 1
+    assert "in-context" not in done.stdout.partition("accuracy  ")[2]
 
 
 def test_a_failing_stage_is_named_and_what_is_finished_stays(tmp_path, capfd):
@@ -180,7 +235,7 @@ def test_a_failing_stage_is_named_and_what_is_finished_stays(tmp_path, capfd):
     assert run("quickstart", f"--out={out}", *SMALL, "--gin.NUM_SAMPLES=0") == 1
     error = capfd.readouterr().err
     assert "NUM_SAMPLES: expected at least 1, got 0" in error
-    assert "stage 'collect_generic' failed" in error
+    assert "stage 'collect_generic' ended with status 1" in error
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch, capsys):

@@ -195,7 +195,9 @@ def test_every_family_is_an_evaluation_set_with_exemplars(family):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Settings(max_number=1), "Settings.max_number: expected at least 2, got 1"),
+        (lambda: Settings(max_number=1), "Settings.max_number: expected at least 5, got 1"),
+        (lambda: Settings(max_number=20.5), "max_number: expected an integer, got 20.5"),
+        (lambda: miniworld.Teacher(vocab_size=9000), "cannot learn 9000 pieces"),
         (lambda: Settings(min_steps=3), "max_steps: expected at least 3, got 2"),
         (lambda: miniworld.questions("sums", "test", 1), "no problems of family 'sums'"),
         (lambda: miniworld.questions("stories", "dev", 1), "splits: train, test"),
