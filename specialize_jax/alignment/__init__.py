@@ -16,7 +16,7 @@ from specialize_jax.alignment.costs import edit_distance_costs
 from specialize_jax.alignment.dp import dtw
 from specialize_jax.alignment.reference import align
 from specialize_jax.alignment.transfer import transfer
-from specialize_jax.alignment.types import Candidates, Path, VocabularyMap
+from specialize_jax.alignment.types import Candidates, Path, VocabularyMap, Votes
 from specialize_jax.schemas import SparseTargets
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Path",
     "SparseTargets",
     "VocabularyMap",
+    "Votes",
     "align",
     "align_batch",
     "dtw",

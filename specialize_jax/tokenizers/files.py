@@ -226,6 +226,21 @@ class SentencePieceTokenizer(Tokenizer):
         """See `Tokenizer`."""
         return self._processor.encode(text)
 
+    def encode_surfaces(self, text: str) -> list[str]:
+        """Returns the pieces of a text as `encode` cuts it; an unknown run as its own characters.
+
+        The characters are those of the normalised text, U+2581 for every space.
+        """
+        return self._processor.encode(text, out_type=str)
+
+    def surfaces_to_ids(self, surfaces: Iterable[str]) -> list[int]:
+        """Returns the ids of what `encode_surfaces` returned."""
+        return [self._processor.piece_to_id(surface) for surface in surfaces]
+
+    def ordinary_pieces(self) -> list[str]:
+        """Returns every piece that stands for its own text."""
+        return [self._piece(i) for i in range(len(self._processor)) if self._is_ordinary(i)]
+
     def decode(self, ids: Iterable[int]) -> str:
         """See `Tokenizer`."""
         return self._processor.decode([int(i) for i in ids if 0 <= i < len(self._processor)])
