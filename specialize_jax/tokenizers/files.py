@@ -171,6 +171,25 @@ class Tokenizer(abc.ABC):
         """Returns the ids of a text, without end-of-sequence."""
 
     @abc.abstractmethod
+    def encode_with_spans(self, text: str) -> tuple[list[int], np.ndarray]:
+        """Encodes a text and says which of its bytes each token stands for.
+
+        The first span starts at 0; starts and ends never decrease. A span starts where the one
+        before ends, except that tokens which share what cannot be divided (one ligature made two
+        letters, and they fell to two tokens) all have the whole of it: a span that starts before
+        the end of the one before starts inside such a segment.
+
+        Args:
+          text: any text that UTF-8 can hold, so without lone surrogates.
+
+        Returns:
+          The ids of `encode`, and [S, 2] int32 half-open ranges of bytes of `text.encode()`.
+
+        Raises:
+          UnicodeEncodeError: the text has a lone surrogate.
+        """
+
+    @abc.abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of some ids.
 
@@ -240,6 +259,41 @@ class SentencePieceTokenizer(Tokenizer):
     def ordinary_pieces(self) -> list[str]:
         """Returns every piece that stands for its own text."""
         return [self._piece(i) for i in range(len(self._processor)) if self._is_ordinary(i)]
+    def encode_with_spans(self, text: str) -> tuple[list[int], np.ndarray]:
+        """Encodes a text and says which of its bytes each token stands for; see `Tokenizer`.
+
+        Through the model's own normaliser (for T5: NFKC, white space collapsed):
+
+        - A run of white space belongs whole to the marker it becomes, one at the start of the text
+          to the first marker; a marker that stands for no byte of the text has zero width.
+        - White space that is dropped at the end of the text belongs to no token: the last span
+          ends before it. Any other character that is dropped belongs to the one before it.
+        - An unknown token spans all the characters it stands for, a byte piece its one byte.
+        - Where normalising changes characters, the least segment of the text that it maps as a
+          whole belongs to every token with a part of its image: three tokens `▁1 ⁄ 2` for a
+          U+00BD all span the two bytes of it.
+        """
+        source = text.encode()
+        normalized, segments = self._processor.normalize(source, with_offsets=True)
+        encoded = self._processor.encode(source, return_type="offset_mapping")
+        ids = encoded["ids"]
+        if not ids:
+            return [], np.zeros((0, 2), np.int32)
+        # Pieces are normalised text, an unknown's its surface; only a byte piece spells its byte.
+        sizes = [
+            1 if self._processor.is_byte(token_id) else len(piece)
+            for token_id, piece in zip(ids, encoded["pieces"], strict=True)
+        ]
+        prefix = len(self._prefix) if normalized.startswith(self._prefix) else 0
+        starts, ends = _normalized_bytes_in_source(source, normalized, np.asarray(segments), prefix)
+        bounds = np.cumsum(sizes)
+        return ids, np.stack([starts[bounds - sizes], ends[bounds - 1]], axis=1).astype(np.int32)
+
+    @functools.cached_property
+    def _prefix(self) -> bytes:
+        """What the normaliser puts before every text: a marker or nothing."""
+        normalized = self._processor.normalize(b"a")
+        return normalized.removesuffix(b"a")
 
     def decode(self, ids: Iterable[int]) -> str:
         """See `Tokenizer`."""
@@ -283,6 +337,46 @@ class SentencePieceTokenizer(Tokenizer):
             or processor.is_unused(token_id)
             or processor.is_byte(token_id)
         )
+
+
+def _consecutive(sizes: np.ndarray) -> np.ndarray:
+    """Returns [S, 2] int32 spans of these sizes, one behind the other from 0."""
+    ends = np.cumsum(sizes, dtype=np.int32)
+    return np.stack([ends - sizes, ends], axis=1).astype(np.int32)
+
+
+def _normalized_bytes_in_source(
+    source: bytes, normalized: bytes, segments: np.ndarray, prefix: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the bytes of a text that each byte of its normalised form stands for.
+
+    Args:
+      source: the text, UTF-8.
+      normalized: `N` >= 1 bytes.
+      segments: [N + 1] int; where the segment of the source starts that each normalised byte comes
+        from, and where the last one ends. Never decreases.
+      prefix: normalised bytes at the start that stand for nothing but what is dropped there.
+
+    Returns:
+      [N] starts and [N] ends of half-open ranges of the source.
+    """
+    # Normalised bytes [first, last) come from the source's bytes [starts, ends).
+    starts = segments[:-1].copy()
+    first = np.searchsorted(segments, starts, side="left")
+    last = np.minimum(np.searchsorted(segments, starts, side="right"), len(normalized))
+    ends = segments[last]
+    first = np.maximum(first, prefix)  # the prefix has the segment of the first real character
+    places = np.arange(len(normalized))
+    # A segment that normalising leaves as it is can be divided into its bytes.
+    itself = starts + places - first
+    read = np.frombuffer(source, np.uint8)[np.clip(itself, 0, len(source) - 1)]
+    different = np.concatenate([[0], np.cumsum(read != np.frombuffer(normalized, np.uint8))])
+    same = (ends - starts == last - first) & (different[last] == different[first])
+    starts, ends = np.where(same, itself, starts), np.where(same, itself + 1, ends)
+    # What is dropped at the start of the text goes to the first token.
+    ends[:prefix] = segments[prefix]
+    starts[: max(prefix, 1)] = 0
+    return starts, ends
 
 
 def _read_ranks(path: str, content: bytes) -> dict[bytes, int]:
@@ -334,6 +428,21 @@ class TiktokenTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text; the spelling of a special token is text like any other."""
         return self._encoding.encode_ordinary(text)
+
+    def encode_with_spans(self, text: str) -> tuple[list[int], np.ndarray]:
+        """See `Tokenizer`; every byte of the text belongs to exactly one token."""
+        # Without this tiktoken would take U+FFFD for a lone surrogate.
+        text.encode()
+        ids = self.encode(text)
+        return ids, _consecutive(self._sizes[ids])
+
+    @functools.cached_property
+    def _sizes(self) -> np.ndarray:
+        """[vocab_size] int32; bytes of each token, 0 for ids that stand for none."""
+        sizes = np.zeros(self.vocab_size, np.int32)
+        for token, token_id in self._ranks.items():
+            sizes[token_id] = len(token)
+        return sizes
 
     def decode(self, ids: Iterable[int]) -> str:
         """See `Tokenizer`."""
