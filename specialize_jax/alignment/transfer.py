@@ -73,7 +73,7 @@ def transfer(
 
     | student  | votes                                 | target                                |
     |----------|---------------------------------------|---------------------------------------|
-    | `▁In`    | `▁In` 0.48, `▁Indeed` 0.06, `▁He` 0.3 | as voted, tail 0.16                   |
+    | `▁In`    | `▁In` 0.54, `▁He` 0.3, `▁Indeed` 0.06 | as voted, tail 0.1                    |
     | `▁total` | `▁total` 0.8; `Indeed` is dropped 0.1 | `▁total` 0.89, tail 0.11              |
     | `▁1`     | `▁1` 1.0                              | `▁1` 1.0, no tail                     |
     | `2`      | `2` 0.5, `20` 0.5                     | as voted, no tail                     |
@@ -202,7 +202,9 @@ def _check_and_marginal(
                 f"row {row}, position {position}: expected votes, tail and dropped mass that sum "
                 f"to 1, got {total[row, position]:.7f}"
             )
-    return _marginal(Votes(*map(jnp.asarray, votes)), student_ids, student_lengths, k_out=k_out)
+    return _marginal(
+        Votes(*map(jnp.asarray, votes)), student_ids, jnp.asarray(student_lengths), k_out=k_out
+    )
 
 
 def _is_one(total: np.ndarray) -> np.ndarray:
@@ -220,7 +222,8 @@ def _marginal(
     same = votes.ids[..., :, None] == votes.ids[..., None, :]
     summed = jnp.where(same, mass[..., None, :], 0.0).sum(-1)
     # An id keeps its sum in its first slot with mass; the others are emptied.
-    earlier = jnp.tri(mass.shape[-1], k=-1, dtype=bool) & same & (mass > 0)[..., None, :]
+    before = jnp.tri(mass.shape[-1], k=-1, dtype=bool)[None, None]
+    earlier = before & same & (mass > 0)[..., None, :]
     is_first = (mass > 0) & ~earlier.any(-1)
     # What was not dropped, without the rounding of `1 - dropped`.
     kept = jnp.where(voted, mass.sum(-1) + votes.tail, 1.0)

@@ -60,7 +60,12 @@ MARKS = {
         "no candidates were recorded for the end",
     ),
     "inside_segment": Mark(
-        "inside a segment", "I", "\\\\", "#8c6d31", "#c9a85c", "it starts inside one source character"
+        "inside a segment",
+        "I",
+        "\\\\",
+        "#8c6d31",
+        "#c9a85c",
+        "it starts inside one source character",
     ),
     "no_mass": Mark(
         "no mass", "0", "**", "#7f3c8d", "#b57fc2", "no candidate agrees with the tokens so far"

@@ -237,6 +237,7 @@ def expand(
     *,
     depth: int = DEPTH,
     share: Callable[[bytes], float] | None = None,
+    unlisted_votes: bool = True,
 ) -> Votes:
     """Returns the teacher's votes for every student token.
 
@@ -249,6 +250,9 @@ def expand(
       depth: teacher tokens by which a sampled string is followed at most, >= 0.
       share: bytes -> share of the teacher's mass on tokens that start with them, which scales the
         unlisted mass where a student token starts inside a teacher token. None: 1.
+      unlisted_votes: what becomes of the unlisted mass of a step that a sampled string is followed
+        to. True: it votes as the string would if it ended there, as an unlisted token most often
+        begins the next word; it counts as open mass. False: it joins the tail.
 
     Returns:
       The votes.
@@ -257,6 +261,7 @@ def expand(
       ValueError: lengths that do not fit, spans outside the target, a negative depth, a probability
         outside [0, 1].
     """
+    spans = np.asarray(spans)
     _check(recorded, student_ids, spans, depth)
     steps = [_merged(candidates) for candidates in recorded.candidates]
     starts = [0, *itertools.accumulate(map(len, recorded.tokens))]
@@ -288,7 +293,7 @@ def expand(
             text[first:begin].decode(),
             tuple(map(int, student_ids[word:j])),
         )
-        tallies.append(_expand(recorded, steps, position, segmenter, depth, share))
+        tallies.append(_expand(recorded, steps, position, segmenter, depth, share, unlisted_votes))
     return _to_arrays(tallies)
 
 
@@ -299,12 +304,13 @@ def _expand(
     segmenter: Segmenter,
     depth: int,
     share: Callable[[bytes], float] | None,
+    unlisted_votes: bool,
 ) -> _Tally | Reason:
     cut = position.cut
     listed = _at(recorded, steps, position.step)
     if not listed:
         return Reason.NO_LOGPROBS
-    kept = {c: p for c, p in listed.items() if c.startswith(cut)}
+    kept: Mapping[bytes, float] = {c: p for c, p in listed.items() if c.startswith(cut)}
     rho = share(cut) if cut and share is not None else 1.0
     tail = rho * max(0.0, 1.0 - sum(listed.values()))
     scale = sum(kept.values()) + tail
@@ -334,7 +340,7 @@ def _expand(
             if candidate != sampled or is_final:
                 tally.add(fate, token, mass * probability)
             elif not is_last:
-                followed = mass * probability, string
+                followed = mass * probability, string, token
             elif fate is Fate.OPEN:
                 tally.add(fate, token, mass * probability)
             else:
@@ -342,9 +348,10 @@ def _expand(
                 tally.tail += mass * probability
         if followed is None:
             break
-        mass, written = followed
+        mass, written, found = followed
         kept, cut = _at(recorded, steps, step + 1), b""
-        tally.tail += mass * max(0.0, 1.0 - sum(kept.values()))
+        unlisted = mass * max(0.0, 1.0 - sum(kept.values()))
+        tally.add(Fate.OPEN, found if unlisted_votes else None, unlisted)
     if 1.0 - tally.dropped < _SMALLEST_SCALE:
         return Reason.NO_MASS
     return tally

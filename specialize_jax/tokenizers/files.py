@@ -259,6 +259,7 @@ class SentencePieceTokenizer(Tokenizer):
     def ordinary_pieces(self) -> list[str]:
         """Returns every piece that stands for its own text."""
         return [self._piece(i) for i in range(len(self._processor)) if self._is_ordinary(i)]
+
     def encode_with_spans(self, text: str) -> tuple[list[int], np.ndarray]:
         """Encodes a text and says which of its bytes each token stands for; see `Tokenizer`.
 
