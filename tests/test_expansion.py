@@ -250,6 +250,16 @@ def test_e3_rho_scales_unlisted_mass_inside_a_teacher_token():
     assert plain.tail[2] == pytest.approx(0.6) and scaled.tail[2] == pytest.approx(0.3 / 0.7)
 
 
+def test_prefix_share_counts_tokens_that_start_so():
+    counts = {b"a": 1, b"ab": 2, b"ab\xff": 3, b"b": 4, b"\xff\xff": 10}
+    share = tokenizers.prefix_share(counts)
+    for prefix in (b"", b"a", b"ab", b"abc", b"b", b"\xff", b"\xff\xff", b"c"):
+        dull = sum(n for token, n in counts.items() if token.startswith(prefix)) / 20
+        assert share(prefix) == dull
+    with pytest.raises(ValueError, match="expected counts of tokens"):
+        tokenizers.prefix_share({})
+
+
 @pytest.mark.parametrize("model_type", tokenizers.MODEL_TYPES)
 def test_e4_a_closed_piece_is_final_whatever_follows(model_type, tmp_path):
     """Sure cuts are sure for a learned unigram and BPE model: right context changes no vote."""

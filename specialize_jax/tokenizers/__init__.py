@@ -9,7 +9,7 @@
 | `expand`         | the votes of a teacher's candidates for every student token (`marginal`)     |
 """
 
-from specialize_jax.tokenizers.expansion import Recorded, Segmenter, Votes, expand
+from specialize_jax.tokenizers.expansion import Recorded, Segmenter, Votes, expand, prefix_share
 from specialize_jax.tokenizers.files import (
     MODEL_TYPES,
     SentencePieceTokenizer,
@@ -30,6 +30,7 @@ __all__ = [
     "Votes",
     "expand",
     "load",
+    "prefix_share",
     "train",
     "vocabulary_map",
 ]

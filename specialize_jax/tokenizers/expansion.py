@@ -14,6 +14,7 @@ Letters: `S` student tokens of an example, `M` most distinct student tokens vote
 
 import bisect
 import enum
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -295,6 +296,29 @@ def expand(
         )
         tallies.append(_expand(recorded, steps, position, segmenter, depth, share, unlisted_votes))
     return _to_arrays(tallies)
+
+
+def prefix_share(counts: Mapping[bytes, float]) -> Callable[[bytes], float]:
+    """Returns prefix -> share of a teacher's tokens that start with it, for `expand`.
+
+    Args:
+      counts: teacher token -> how often it was seen.
+
+    Raises:
+      ValueError: nothing was counted, or a count is negative.
+    """
+    names = sorted(counts)
+    if not names or min(counts.values()) < 0 or not sum(counts.values()):
+        raise ValueError(f"expected counts of tokens, none negative, got {dict(counts)!r:.80}")
+    sums = [0.0, *itertools.accumulate(counts[name] for name in names)]
+
+    @functools.cache
+    def share(prefix: bytes) -> float:
+        first = bisect.bisect_left(names, prefix)
+        last = bisect.bisect_right(names, prefix, lo=first, key=lambda name: name[: len(prefix)])
+        return (sums[last] - sums[first]) / sums[-1]
+
+    return share
 
 
 def _expand(
