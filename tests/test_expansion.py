@@ -216,6 +216,28 @@ def test_e1_votes_of_open_candidates_err_only_where_there_is_open_mass():
     )  # the truth: \u2581ab 0.3, \u2581a 0.2
 
 
+def test_e1_grows_with_open_mass():
+    """A teacher by letters with every candidate known errs only where strings were open."""
+    rng, without, little, much = random.Random(0), [], [], []
+    for _ in range(60):
+        words = {"".join(rng.choices("ab", k=rng.randint(1, 4))) for _ in range(5)}
+        texts = [(word, 1 / len(words)) for word in sorted(words)]
+        student = _student({"aa", "bb", "ab"}, with_marker=True)
+        for text, _ in texts:
+            tokens, steps = teacher_steps(texts, by_characters, text)
+            ids, spans = student.encode_with_spans(text)
+            ids.append(student.eos_id)
+            votes = tokenizers.expand(Recorded(tokens, steps), ids, spans, Segmenter(student))
+            encode = lambda other, s=student: [*s.encode(other), s.eos_id]  # noqa: E731
+            for j in range(len(ids)):
+                error = distance(distribution(votes, j), truth(texts, ids, j, encode))
+                mass = votes.open_mass[j]
+                (without if mass < 1e-12 else little if mass < 0.5 else much).append(error)
+    assert max(without) < 1e-9
+    assert len(little) > 50 and len(much) > 50
+    assert 0 < np.mean(little) < np.mean(much)
+
+
 def test_e2_conditions_on_the_sampled_tokens_of_an_ambiguous_teacher():
     """The same bytes in other tokens are another history, of which nothing was recorded."""
     student = Greedy(["\u2581", "a", "b", "c", "d"])
@@ -386,6 +408,10 @@ def test_no_candidate_agrees_with_the_student():
         ({"spans": np.zeros((3, 2), int)}, r"expected spans \[1, 2\].*got \(3, 2\)"),
         ({"spans": np.array([[0, 9]])}, r"expected spans in \[0, 1\]"),
         ({"recorded": Recorded([b"a"], [{b"a": 1.5}])}, "step 0: expected probabilities.*1.5"),
+        (
+            {"recorded": Recorded([b"a"], [{b"a": 0.8, b"b": 0.4}])},
+            "step 0: expected candidates of mass 1 at most, got 1.2000",
+        ),
         ({"recorded": Recorded([b"a"], [{b"a": math.nan}])}, "step 0: expected prob.*nan"),
     ],
 )

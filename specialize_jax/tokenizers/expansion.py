@@ -30,6 +30,10 @@ END_TOKENS = frozenset({b"<|endoftext|>", b"</s>", b"<eos>", b"<|im_end|>", b"<|
 
 _MARKER = "\u2581"
 _SMALLEST_SCALE = 1e-6
+# Printed probabilities are rounded, and a sampled token may stand beside the most probable ones.
+_MOST_MASS = 1.01
+# Strings and answers kept before the cache starts anew, some hundred megabytes.
+_MOST_KEPT = 1 << 20
 
 
 class Recorded(NamedTuple):
@@ -125,6 +129,9 @@ class Segmenter:
         """
         key = context, context_ids, following, ended
         if key not in self._known:
+            if len(self._known) >= _MOST_KEPT:
+                self._known.clear()
+                self._surfaces.clear()
             self._known[key] = self._next_token(*key)
         return self._known[key]
 
@@ -260,7 +267,7 @@ def expand(
 
     Raises:
       ValueError: lengths that do not fit, spans outside the target, a negative depth, a probability
-        outside [0, 1].
+        outside [0, 1], a step whose mass exceeds 1 by more than rounding.
     """
     spans = np.asarray(spans)
     _check(recorded, student_ids, spans, depth)
@@ -438,6 +445,8 @@ def _check(recorded: Recorded, student_ids: Sequence[int], spans: np.ndarray, de
                 raise ValueError(
                     f"step {step}: expected probabilities in [0, 1], got {p} for {name!r}"
                 )
+        if (total := sum(candidates.values())) > _MOST_MASS:
+            raise ValueError(f"step {step}: expected candidates of mass 1 at most, got {total:.4f}")
 
 
 def _to_arrays(tallies: Sequence[_Tally | Reason]) -> Votes:

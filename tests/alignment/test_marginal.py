@@ -146,6 +146,26 @@ def test_padding_and_batch_neighbours_change_nothing():
             np.testing.assert_array_equal(one[0], other[row])
 
 
+def test_runs_inside_jit():
+    votes = Votes(
+        ids=np.array([[[3, 3, 4]]], np.int32),
+        mass=np.array([[[0.25, 0.25, 0.25]]]),
+        tail=np.array([[0.0]]),
+        dropped=np.array([[0.25]]),
+        reason=np.array([[0]], np.int32),
+    )
+    inside = jax.jit(lambda votes: _raw(votes, np.array([[3]])))(jax.tree.map(np.float32, votes))
+    outside = _transfer(votes, np.array([[3]]), k_out=2)
+    assert _entries(outside, 0, 0) == pytest.approx({3: 2 / 3, 4: 1 / 3})
+    for one, other in zip(inside, outside, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def _raw(votes, student_ids):
+    votes = votes._replace(ids=votes.ids.astype(int), reason=votes.reason.astype(int))
+    return alignment.transfer(None, votes, None, student_ids, mode="marginal", k_out=2)
+
+
 def test_errors_say_what_came():
     good = Votes(
         ids=np.array([[[3]]], np.int32),
