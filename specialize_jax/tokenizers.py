@@ -561,14 +561,11 @@ class HuggingFaceTokenizer(Tokenizer):
     ) -> np.ndarray:
         """Makes byte spans of the library's ranges of characters."""
         spans = np.zeros((len(pieces), 2), np.int32)
+        marked = text[:1].isspace() or text.startswith(_MARKER)
         last = 0  # end of the token before
         for j, (start, end) in enumerate(offsets):
             # A marker that stands for no white space, at the start: the library lends it a letter.
-            if (
-                j == 0
-                and pieces[0] == _MARKER
-                and not (text[:1].isspace() or text.startswith(_MARKER))
-            ):
+            if j == 0 and pieces[0] == _MARKER and not marked:
                 end = start = 0
             if start > last and j:
                 after = _first_space(text, last, start)
