@@ -314,7 +314,7 @@ def recorded(row: dict[str, Any]) -> tokenizers.Recorded:
         candidates,
         terminal,
         stop=after if is_stop else None,
-        ended=row["finish_reason"] != "length" and bool(after),
+        ended=row["finish_reason"] != "length",
     )
 
 

@@ -47,7 +47,7 @@ class Reason(enum.IntEnum):
     INSIDE_SEGMENT = 7
     """The token starts inside what the normaliser made of one source character (marginal)."""
     NO_MASS = 8
-    """No recorded candidate agrees with the student's tokens so far (marginal)."""
+    """No recorded candidate agrees with the student's tokens so far and leads on (marginal)."""
 
 
 class Format(enum.IntEnum):

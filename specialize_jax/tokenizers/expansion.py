@@ -383,7 +383,8 @@ def _expand(
         kept, cut = _at(recorded, steps, step + 1), b""
         unlisted = mass * max(0.0, 1.0 - sum(kept.values()))
         tally.add(Fate.OPEN, found if unlisted_votes else None, unlisted)
-    if 1.0 - tally.dropped < _SMALLEST_SCALE:
+    # All contradicts, or of no string is it known where it leads.
+    if sum(tally.votes.values()) < _SMALLEST_SCALE:
         return Reason.NO_MASS
     return tally
 

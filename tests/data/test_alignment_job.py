@@ -10,6 +10,8 @@ from specialize_jax.schemas import Kind, Reason, aligned
 from specialize_jax.teacher import importers
 from tests.real_data import data_dir
 
+_COLUMNS = ("token_bytes", "token_logprobs", "topk_bytes", "topk_logprobs")
+
 
 @pytest.fixture(scope="module")
 def data():
@@ -60,16 +62,31 @@ def test_end_of_sequence_is_transferred_and_a_cut_text_has_none(rows, t5):
 def test_terminal_candidates_serve_where_the_end_was_not_written(rows, t5):
     row = rows[0]
     end = row["target_token_end"]
-    short = row | {
-        name: row[name][:end]
-        for name in ("token_bytes", "token_logprobs", "topk_bytes", "topk_logprobs")
-    }
+    short = row | {name: row[name][:end] for name in _COLUMNS}
     short["completion"] = b"".join(short["token_bytes"]).decode()
     example = alignment_job.align_rows([short], t5, mode="marginal", k_out=8)[0]
     assert example.soft.kind[-1] == Kind.TRANSFERRED and example.soft.ids[-1, 0] == t5.eos_id
     none = short | {"terminal_bytes": None, "terminal_logprobs": None}
     example = alignment_job.align_rows([none], t5, mode="marginal", k_out=8)[0]
     assert example.soft.reason[-1] == Reason.END_OF_SEQUENCE
+
+
+def test_a_last_token_that_holds_the_end_votes_for_it(rows, t5):
+    """`.` and two newlines in one token: what follows the full stop is the end of the text."""
+    row = rows[0]
+    end = row["target_token_end"]
+    columns = {name: [*row[name][: end - 1], row[name][end - 1]] for name in _COLUMNS}
+    last = b".\n\n"
+    columns["token_bytes"][-1] = last
+    columns["topk_bytes"][-1], columns["topk_logprobs"][-1] = [last, b".\n"], [-0.1, -3.0]
+    columns["token_logprobs"][-1] = -0.1
+    row = row | columns | {"terminal_bytes": None, "terminal_logprobs": None}
+    row["completion"] = b"".join(columns["token_bytes"]).decode()
+    example = alignment_job.align_rows([row], t5, mode="marginal", k_out=8)[0]
+    assert (example.soft.kind[-1], example.soft.ids[-1, 0]) == (Kind.TRANSFERRED, t5.eos_id)
+    # `.` and one newline may go on.
+    ends = np.exp(-0.1), np.exp(-3.0)
+    assert np.exp(example.soft.logprobs[-1, 0]) == pytest.approx(ends[0], rel=1e-5)
 
 
 def test_a_record_without_logprobs_stays_a_one_hot(rows, t5):
