@@ -354,6 +354,31 @@ def test_e7_probabilities_of_a_sharpened_teacher_give_the_sharpened_distribution
 # ---- ends, characters, errors ----
 
 
+def test_candidates_that_end_where_the_student_token_starts_or_before():
+    """Sampled `ab`; what follows an unsampled `a` is unknown, and `x` is another text."""
+    student = Greedy(["\u2581a", "b", "c", "\u2581x"])
+    step = {b"ab": 0.5, b"a": 0.2, b"ac": 0.1, b"x": 0.1}
+    ids, spans = student.encode_with_spans("ab")
+    votes = tokenizers.expand(
+        Recorded([b"ab", END], [step, {END: 1.0}]), ids, spans, Segmenter(student)
+    )
+    # The first token: everything is known but the unlisted tenth.
+    assert distribution(votes, 0) == pytest.approx({3: 0.8, 6: 0.1})
+    # The second, given `a`: 0.8 of `a…` and 0.1 unlisted are the whole.
+    assert distribution(votes, 1) == pytest.approx({4: 0.5 / 0.9, 5: 0.1 / 0.9})
+    assert votes.tail[1] == pytest.approx(0.3 / 0.9) and votes.dropped[1] == 0
+
+
+def test_strings_that_the_student_would_have_cut_otherwise_are_dropped():
+    """Given `\u2581a`, the text `ab` cannot be: the student has a piece for it."""
+    student = Greedy(["\u2581a", "\u2581ab", "\u2581c"])
+    recorded = Recorded([b"a", b" c", END], [{b"a": 1.0}, {b" c": 0.6, b"b ": 0.3}, {END: 1.0}])
+    ids, spans = student.encode_with_spans("a c")
+    votes = tokenizers.expand(recorded, ids, spans, Segmenter(student))
+    assert votes.dropped == pytest.approx([0, 0.3])
+    assert distribution(votes, 1) == pytest.approx({5: 0.6 / 0.7})
+
+
 def test_the_end_of_text_is_voted_for_where_it_was_recorded():
     student = Greedy(["\u2581", "\u2581a", "\u2581b"])
     step = {b"a": 1.0}
