@@ -182,3 +182,60 @@ def test_bpe_takes_up_frequent_words_whole(tmp_path):
 def test_what_cannot_be_learned_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         tokenizers.train(*arguments)
+
+
+def _parts(tokenizer, text):
+    """Returns each piece with the part of the text it spans."""
+    ids, spans = tokenizer.encode_with_spans(text)
+    assert ids == tokenizer.encode(text)
+    assert (spans.dtype, spans.shape) == (np.int32, (len(ids), 2))
+    source = text.encode()
+    return [
+        (p, source[a:b].decode()) for p, (a, b) in zip(tokenizer.pieces(ids), spans, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hi  there\nIn", [("▁Hi", "Hi"), ("▁there", "  there"), ("▁In", "\nIn")]),
+        ("x é", [("▁", ""), ("x", "x"), ("▁", " "), ("é", "é")]),
+        (" \t the \n", [("▁the", " \t the")]),
+        ("a {^} b", [("▁", ""), ("a", "a"), ("▁", " "), ("<unk>", "{^}"), ("▁", " "), ("b", "b")]),
+        ("x½", [("▁", ""), ("x", "x"), ("1", "½"), ("<unk>", "½"), ("2", "½")]),
+        ("ﬁx №", [("▁fix", "ﬁx"), ("▁No", " №")]),
+        ("e\u0301", [("▁", ""), ("é", "e\u0301")]),
+        ("\u0001the \u0001\u0001cat", [("▁the", "\u0001the"), ("▁cat", " \u0001\u0001cat")]),
+        ("", []),
+        (" \n\t", []),
+    ],
+)
+def test_spans_of_t5_go_through_its_normaliser(t5, text, expected):
+    assert _parts(t5, text) == expected
+
+
+def test_pieces_that_share_a_segment_overlap(t5):
+    spans = t5.encode_with_spans("x½y")[1]
+    assert spans.tolist() == [[0, 0], [0, 1], [1, 3], [1, 3], [1, 3], [3, 4]]
+
+
+def test_spans_where_the_normaliser_changes_nothing(tmp_path):
+    mistral = _mistral(tmp_path)
+    assert _parts(mistral, "  Hi\n") == [("▁▁", " "), ("▁Hi", " Hi"), ("<0x0A>", "\n")]
+    ids, spans = mistral.encode_with_spans("é \ufdfa")
+    assert mistral.pieces(ids)[-3:] == ["<0xEF>", "<0xB7>", "<0xBA>"]
+    assert spans[-3:].tolist() == [[3, 4], [4, 5], [5, 6]]
+
+
+def test_spans_of_tiktoken_are_its_bytes(p50k):
+    text = "café \U0001f600\n\n  x <|endoftext|>"
+    ids, spans = p50k.encode_with_spans(text)
+    assert ids == p50k.encode(text)
+    assert [text.encode()[a:b] for a, b in spans] == p50k.token_bytes(ids)
+    assert p50k.encode_with_spans("")[1].shape == (0, 2)
+
+
+@pytest.mark.parametrize("name", ["t5", "p50k"])
+def test_a_lone_surrogate_has_no_bytes(name, request):
+    with pytest.raises(UnicodeEncodeError, match="surrogates not allowed"):
+        request.getfixturevalue(name).encode_with_spans("a\ud800")

@@ -8,15 +8,17 @@ JAX and numpy only: this room knows no model, trainer, file or tokenizer library
 | `align_batch`         | many token lists at once, costs and path in one: the fast way           |
 | `edit_distance_costs` | token lists -> costs [B, T, S]                                          |
 | `dtw`                 | costs -> `Path`, each student token's range of teacher tokens; jitted   |
+| `offsets`             | byte spans -> `Path`, linear in the tokens; jitted                      |
 | `transfer`            | `Path` and `Candidates` -> `SparseTargets` for the student; jitted      |
 """
 
 from specialize_jax.alignment.batch import align_batch
 from specialize_jax.alignment.costs import edit_distance_costs
 from specialize_jax.alignment.dp import dtw
+from specialize_jax.alignment.offsets import offsets
 from specialize_jax.alignment.reference import align
 from specialize_jax.alignment.transfer import transfer
-from specialize_jax.alignment.types import Candidates, Path, VocabularyMap
+from specialize_jax.alignment.types import Candidates, Path, VocabularyMap, Votes
 from specialize_jax.schemas import SparseTargets
 
 __all__ = [
@@ -24,9 +26,11 @@ __all__ = [
     "Path",
     "SparseTargets",
     "VocabularyMap",
+    "Votes",
     "align",
     "align_batch",
     "dtw",
     "edit_distance_costs",
+    "offsets",
     "transfer",
 ]

@@ -108,6 +108,45 @@ def align(teacher: Sequence[str | bytes], student: Sequence[str | bytes]) -> lis
     return dtw(costs(teacher, student), len(teacher), len(student))[1]
 
 
+def offsets(
+    teacher: Sequence[tuple[int, int]], student: Sequence[tuple[int, int]]
+) -> tuple[int, list[tuple[int, int]]]:
+    """Aligns one example by the bytes that its tokens span, by the rules of `alignment.offsets`.
+
+    Args:
+      teacher: half-open spans in the text; starts and ends never decrease.
+      student: the same of the student.
+
+    Returns:
+      The number of bytes that just one side covers, and for each student token the half-open range
+      of teacher tokens linked to it. An empty against a non-empty side: `INT32_MAX`, empty ranges.
+    """
+    if not teacher or not student:
+        return (INT32_MAX if teacher or student else 0), [(0, 0)] * len(student)
+    linked = []
+    for j, span in enumerate(student):
+        same = [i for i, other in enumerate(teacher) if other == span]
+        fellows = [k for k, other in enumerate(student) if other == span]
+        overlapping = [i for i, (b, e) in enumerate(teacher) if b < span[1] and e > span[0]]
+        if len(same) == len(fellows):
+            linked.append({same[fellows.index(j)]})
+        elif overlapping:
+            linked.append(set(overlapping))
+        else:
+            later = [i for i, (_, end) in enumerate(teacher) if end > span[0]]
+            linked.append({later[0] if later else len(teacher) - 1})
+    # A teacher token without a partner goes to the next student token.
+    for i in range(len(teacher)):
+        following = [j for j in range(len(student)) if max(linked[j]) >= i]
+        if following and not any(i in range(min(r), max(r) + 1) for r in linked):
+            linked[following[0]].add(i)
+    # Ranges: starts and ends never decrease.
+    starts = [min(min(r) for r in linked[j:]) for j in range(len(student))]
+    ends = [max(max(r) for r in linked[: j + 1]) + 1 for j in range(len(student))]
+    covered = [{byte for span in side for byte in range(*span)} for side in (teacher, student)]
+    return len(covered[0] ^ covered[1]), list(zip(starts, ends, strict=True))
+
+
 class Transferred(NamedTuple):
     """One student position: its distribution by piece, and why it is a one-hot if it is one."""
 

@@ -5,25 +5,29 @@ Letters: `B` batch, `T` teacher tokens, `S` student tokens, `K` teacher candidat
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from specialize_jax.alignment.types import Candidates, Path, VocabularyMap
+from specialize_jax.alignment.types import Candidates, Path, VocabularyMap, Votes
 from specialize_jax.schemas import UNUSED_LOGPROB, Kind, Reason, SparseTargets
 
-MODES = ("one_to_one",)
+MODES = ("one_to_one", "marginal")
 
 # Importers treat log-probabilities at or below -9999 as "not recorded".
 _SMALLEST_LOGPROB = -9999.0
 # Leftover mass below this is float32 rounding, not a tail.
 _SMALLEST_TAIL = 1e-7
+# Votes are made in float64; more than this is no rounding.
+_MASS_TOLERANCE = 1e-6
 
 
 def transfer(
-    path: Path,
-    candidates: Candidates,
-    vocabulary_map: VocabularyMap,
+    path: Path | None,
+    candidates: Candidates | Votes,
+    vocabulary_map: VocabularyMap | None,
     student_ids: jax.Array,
     *,
     mode: str = "one_to_one",
@@ -55,10 +59,33 @@ def transfer(
     | `.`      | `.` newline           | one-hot, MANY_TEACHER_TOKENS                  |
     | `</s>`   |                       | one-hot, END_OF_SEQUENCE                      |
 
+    Mode `marginal` is ours: what the teacher's candidates imply for the next *student* token, as
+    `tokenizers.expand` found it with the student's own tokenizer; its votes stand where the
+    candidates stand, and no path or map is needed. Votes that meet one id are summed. Mass of
+    strings that contradict the student's tokens so far (`dropped`) is divided away, as it belongs
+    to other texts; no other mass is. What exceeds `k_out` joins the tail. A position whose votes
+    carry a reason is a one-hot with that reason.
+
+    A worked example. Teacher tokens `In`, ` total`, ` 12`, `.`, two newlines; it recorded `In` 0.6
+    (sampled), `He` 0.3; then ` total` 0.8 (sampled), `deed` 0.1, then ` 12` 1.0, then `.` 0.5
+    (sampled), `0` 0.5, then two newlines 1.0. The student knows `▁In`, `▁Indeed`, `▁He`, `▁total`,
+    `▁1`, `2`, `20`, `.`:
+
+    | student  | votes                                 | target                                |
+    |----------|---------------------------------------|---------------------------------------|
+    | `▁In`    | `▁In` 0.54, `▁He` 0.3, `▁Indeed` 0.06 | as voted, tail 0.1                    |
+    | `▁total` | `▁total` 0.8; `Indeed` is dropped 0.1 | `▁total` 0.89, tail 0.11              |
+    | `▁1`     | `▁1` 1.0                              | `▁1` 1.0, no tail                     |
+    | `2`      | `2` 0.5, `20` 0.5                     | as voted, no tail                     |
+    | `.`      | `.` 1.0; `120` is dropped 0.5         | `.` 1.0, no tail                      |
+    | `</s>`   | `</s>` 1.0                            | `</s>` 1.0, no tail                   |
+
     Args:
       path: `S` wide; of the student tokens *without* the end-of-sequence token, padded to `S`.
-      candidates: [B, T] and [B, T, K]; what the teacher recorded.
-      vocabulary_map: [M]; the student id that each teacher string is.
+        None for `marginal`.
+      candidates: [B, T] and [B, T, K]; what the teacher recorded. For `marginal` the `Votes`, [B,
+        S, M] and [B, S]; positions behind the lengths are not read.
+      vocabulary_map: [M]; the student id that each teacher string is. None for `marginal`.
       student_ids: [B, S] int32; the target, with the end-of-sequence token where it has one.
       mode: one of `MODES`.
       k_out: entries kept per student token, >= 1.
@@ -70,13 +97,18 @@ def transfer(
       `SparseTargets` of [B, S, k_out] and [B, S]; positions behind the lengths are `Kind.PAD`.
 
     Raises:
-      ValueError: an unknown mode, `k_out` below 1, or shapes that do not fit.
+      ValueError: an unknown mode, `k_out` below 1, shapes that do not fit, or votes (checked where
+        they are numpy arrays) whose mass does not sum to 1.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     if k_out < 1:
         raise ValueError(f"k_out must be at least 1, got {k_out}")
     student_ids = jnp.asarray(student_ids)
+    if mode == "marginal":
+        return _check_and_marginal(candidates, student_ids, student_lengths, k_out)
+    if path is None or vocabulary_map is None or isinstance(candidates, Votes):
+        raise ValueError(f"mode {mode!r} needs a path, candidates and a vocabulary map")
     if student_ids.ndim != 2 or path.teacher_start.shape != student_ids.shape:
         raise ValueError(
             "student_ids must be [B, S] and as wide as the path (pad the path for the "
@@ -144,6 +176,71 @@ def _one_to_one(
         tail_logprob=jnp.where(copied, pick(tail, fill=UNUSED_LOGPROB), UNUSED_LOGPROB),
         kind=kind.astype(jnp.int32),
         reason=reason.astype(jnp.int32),
+    )
+
+
+def _check_and_marginal(
+    votes: Any, student_ids: jax.Array, student_lengths: jax.Array | None, k_out: int
+) -> SparseTargets:
+    if not isinstance(votes, Votes):
+        raise ValueError(f"mode 'marginal' needs Votes for candidates, got {type(votes).__name__}")
+    shapes = [np.shape(votes.ids)[:-1], *(np.shape(value) for value in votes[2:])]
+    if {*shapes} != {student_ids.shape} or np.shape(votes.mass) != np.shape(votes.ids):
+        raise ValueError(
+            f"expected votes of [B, S, M] and [B, S] with [B, S] = {student_ids.shape}, got "
+            f"{[np.shape(value) for value in votes]}"
+        )
+    if student_lengths is None:
+        student_lengths = jnp.full(student_ids.shape[:1], student_ids.shape[1])
+    if isinstance(votes.mass, np.ndarray) and not isinstance(student_lengths, jax.core.Tracer):
+        inside = np.arange(student_ids.shape[1])[None] < np.asarray(student_lengths)[:, None]
+        total = votes.mass.sum(-1) + votes.tail + votes.dropped
+        bad = np.argwhere(inside & (votes.reason == Reason.NONE) & ~_is_one(total))
+        if bad.size:
+            row, position = bad[0].tolist()
+            raise ValueError(
+                f"row {row}, position {position}: expected votes, tail and dropped mass that sum "
+                f"to 1, got {total[row, position]:.7f}"
+            )
+    return _marginal(
+        Votes(*map(jnp.asarray, votes)), student_ids, jnp.asarray(student_lengths), k_out=k_out
+    )
+
+
+def _is_one(total: np.ndarray) -> np.ndarray:
+    return np.abs(total - 1.0) < _MASS_TOLERANCE  # NaN is not
+
+
+@functools.partial(jax.jit, static_argnames="k_out")
+def _marginal(
+    votes: Votes, student_ids: jax.Array, student_lengths: jax.Array, *, k_out: int
+) -> SparseTargets:
+    """Sums votes per id, divides the dropped mass away and keeps the largest."""
+    inside = jnp.arange(student_ids.shape[1])[None, :] < student_lengths[:, None]
+    voted = inside & (votes.reason == Reason.NONE)
+    mass = jnp.where(voted[..., None], votes.mass, 0.0)
+    same = votes.ids[..., :, None] == votes.ids[..., None, :]
+    summed = jnp.where(same, mass[..., None, :], 0.0).sum(-1)
+    # An id keeps its sum in its first slot with mass; the others are emptied.
+    before = jnp.tri(mass.shape[-1], k=-1, dtype=bool)[None, None]
+    earlier = before & same & (mass > 0)[..., None, :]
+    is_first = (mass > 0) & ~earlier.any(-1)
+    # What was not dropped, without the rounding of `1 - dropped`.
+    kept = jnp.where(voted, mass.sum(-1) + votes.tail, 1.0)
+    share = summed / kept[..., None]
+    is_used = is_first & (share > 0)
+    logprobs = jnp.where(is_used, jnp.log(jnp.where(is_used, share, 1.0)), UNUSED_LOGPROB)
+    ids, logprobs, tail = _largest(
+        jnp.where(is_used, votes.ids, 0), jnp.minimum(logprobs, 0.0), k_out
+    )
+    one_hot_ids, one_hot_logprobs = _one_hot(student_ids, inside, k_out)
+    kind = jnp.where(inside, jnp.where(voted, Kind.TRANSFERRED, Kind.ONE_HOT), Kind.PAD)
+    return SparseTargets(
+        ids=jnp.where(voted[..., None], ids, one_hot_ids),
+        logprobs=jnp.where(voted[..., None], logprobs, one_hot_logprobs),
+        tail_logprob=jnp.where(voted, tail, UNUSED_LOGPROB),
+        kind=kind.astype(jnp.int32),
+        reason=jnp.where(inside & ~voted, votes.reason, Reason.NONE).astype(jnp.int32),
     )
 
 

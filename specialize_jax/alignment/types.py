@@ -57,3 +57,23 @@ class VocabularyMap(NamedTuple):
     """
 
     student_id: Any  # [M]
+
+
+class Votes(NamedTuple):
+    """The teacher's mass per student token at every student position; `tokenizers.expand` finds it.
+
+    `mass.sum(-1) + tail + dropped == 1` where there is no reason.
+
+    Attributes:
+      ids: [B, S, M] int32; student ids. Votes for one id are summed. 0 in unused slots.
+      mass: [B, S, M] float; 0 in unused slots.
+      tail: [B, S] float; mass of which it is unknown which student token it leads to.
+      dropped: [B, S] float; mass of strings that contradict the student's tokens so far.
+      reason: [B, S] int32; `Reason.NONE`, or why there are no votes.
+    """
+
+    ids: Any  # [B, S, M]
+    mass: Any  # [B, S, M]
+    tail: Any  # [B, S]
+    dropped: Any  # [B, S]
+    reason: Any  # [B, S]

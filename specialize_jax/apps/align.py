@@ -45,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checks that the records' tokens are this tokenizer's (p50k_base.tiktoken)",
     )
     parser.add_argument(
-        "--mode", default="one_to_one", help="how distributions are carried over: one_to_one"
+        "--mode",
+        default="one_to_one",
+        help="how distributions are carried over: one_to_one, the published rule; marginal, what "
+        "the teacher's candidates imply for the next student token",
     )
     parser.add_argument("--k_out", type=int, default=8, help="entries kept per student token")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")

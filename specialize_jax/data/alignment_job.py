@@ -7,8 +7,11 @@ be spread over machines.
 Letters: `S` student tokens of an example, `K_out` entries kept per student token.
 """
 
+import bisect
 import collections
 import dataclasses
+import functools
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -29,6 +32,8 @@ from specialize_jax.schemas.records import has_logprobs, target_text
 
 _LENGTH_STEP = 32
 _BATCH_ROWS = 256
+# Importers write this or less where a log-probability was not recorded.
+NO_LOGPROB = -9999.0
 # Candidates shown per token in the report's viewer.
 _SHOWN = 6
 
@@ -177,6 +182,9 @@ def _align_bucket(
     k_out: int,
 ) -> Iterator[tuple[int, SparseTargets, np.ndarray]]:
     """Aligns rows of one length bucket and yields index, soft targets and ranges."""
+    if mode == "marginal":
+        yield from _marginal_bucket(members, tokenizer, k_out=k_out)
+        return
     examples = [example for _, example in members]
     teacher = [_target_steps(example.record, "token_bytes") for example in examples]
     # End of sequence has no counterpart among the teacher's tokens.
@@ -218,6 +226,106 @@ def _align_bucket(
         ranges[:body, 0] = exact.teacher_start[number, :body]
         ranges[:body, 1] = exact.teacher_end[number, :body]
         yield index, SparseTargets(*(value[number, :length] for value in soft)), ranges
+
+
+def _marginal_bucket(
+    members: Sequence[tuple[int, Aligned]], tokenizer: tokenizers.Tokenizer, *, k_out: int
+) -> Iterator[tuple[int, SparseTargets, np.ndarray]]:
+    """Like `_align_bucket`, from votes that the student's own tokenizer leads to."""
+    examples = [example for _, example in members]
+    segmenter = _segmenter(tokenizer)
+    found, ranges = [], []
+    for example in examples:
+        ids, spans = tokenizer.encode_with_spans(example.text["targets_pretokenized"])
+        targets = example.targets.tolist()
+        if targets[: len(ids)] != ids:
+            raise ValueError(f"{example.text['example_id']}: expected targets {ids}, got {targets}")
+        found.append(tokenizers.expand(recorded(example.record), targets, spans, segmenter))
+        ranges.append(_ranges(_target_steps(example.record, "token_bytes"), spans, len(targets)))
+    rows = 1 << (len(members) - 1).bit_length()
+    s = _round_up(max(len(example.targets) for example in examples))
+    width = _round_up(max(votes.ids.shape[1] for votes in found))
+
+    def batch(name: str, *more: int) -> np.ndarray:
+        shape = (s, *more)
+        values = [_pad_to(getattr(votes, name), shape) for votes in found]
+        return _pad_to(np.stack(values), (rows, *shape))
+
+    student_ids = np.stack([_pad_to(example.targets, (s,)) for example in examples])
+    student_lengths = np.array([len(example.targets) for example in examples], np.int32)
+    soft = alignment.transfer(
+        None,
+        alignment.Votes(
+            batch("ids", width),
+            batch("mass", width),
+            batch("tail"),
+            batch("dropped"),
+            batch("reason"),
+        ),
+        None,
+        jnp.asarray(_pad_to(student_ids, (rows, s))),
+        mode="marginal",
+        k_out=k_out,
+        student_lengths=jnp.asarray(_pad_to(student_lengths, (rows,))),
+    )
+    soft = SparseTargets(*(np.asarray(value) for value in soft))
+    for number, (index, example) in enumerate(members):
+        length = len(example.targets)
+        one = SparseTargets(*(value[number, :length] for value in soft))
+        yield index, one, ranges[number]
+
+
+@functools.lru_cache(maxsize=1)
+def _segmenter(tokenizer: tokenizers.Tokenizer) -> tokenizers.Segmenter:
+    if not isinstance(tokenizer, tokenizers.SentencePieceTokenizer):
+        raise ValueError(
+            f"mode 'marginal' needs a SentencePiece student, got '{tokenizer.name}' "
+            f"({type(tokenizer).__name__})"
+        )
+    return tokenizers.Segmenter(tokenizer)
+
+
+def recorded(row: dict[str, Any]) -> tokenizers.Recorded:
+    """Returns what `tokenizers.expand` reads of a record: the target's tokens and what ended it.
+
+    White space behind the target that the target itself never holds, as two newlines, is taken for
+    what ends this teacher's texts.
+    """
+    start, end = row["target_token_start"], row["target_token_end"]
+    columns = ("token_bytes", "token_logprobs", "topk_bytes", "topk_logprobs")
+    candidates = []
+    for token, logprob, names, logprobs in zip(
+        *(row[name][start:] for name in columns), strict=True
+    ):
+        listed = dict(zip(names, map(math.exp, logprobs), strict=True))
+        if token not in listed and logprob > NO_LOGPROB:
+            listed[token] = math.exp(min(logprob, 0.0))
+        candidates.append(listed)
+    tokens = row["token_bytes"][start:]
+    after = b"".join(row["token_bytes"][end:])
+    is_stop = after.isspace() and after not in b"".join(row["token_bytes"][start:end])
+    terminal = None
+    if not after and row["terminal_bytes"]:
+        terminal = dict(
+            zip(row["terminal_bytes"], map(math.exp, row["terminal_logprobs"]), strict=True)
+        )
+    return tokenizers.Recorded(
+        tokens,
+        candidates,
+        terminal,
+        stop=after if is_stop else None,
+        ended=row["finish_reason"] != "length",
+    )
+
+
+def _ranges(tokens: Sequence[bytes], spans: np.ndarray, length: int) -> np.ndarray:
+    """Returns [length, 2] ranges of the teacher tokens that share bytes with each student token."""
+    starts = [0, *itertools.accumulate(map(len, tokens))]
+    ranges = np.full((length, 2), len(tokens), np.int32)
+    for j, (begin, end) in enumerate(spans.tolist()):
+        ranges[j] = bisect.bisect_right(starts, begin) - 1, bisect.bisect_left(starts, end)
+    ranges[:, 1] = np.maximum(ranges[:, 1], ranges[:, 0])
+    return ranges
 
 
 def _target_steps(record: dict[str, Any], name: str) -> list[Any]:

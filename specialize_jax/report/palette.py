@@ -59,6 +59,17 @@ MARKS = {
         "#2fc79a",
         "no candidates were recorded for the end",
     ),
+    "inside_segment": Mark(
+        "inside a segment",
+        "I",
+        "\\\\",
+        "#8c6d31",
+        "#c9a85c",
+        "it starts inside one source character",
+    ),
+    "no_mass": Mark(
+        "no mass", "0", "**", "#7f3c8d", "#b57fc2", "no candidate agrees with the tokens so far"
+    ),
     "no_logprobs": Mark(
         "no log-probabilities", "N", "...", "#6e7781", "#9aa4ae", "the record has text alone"
     ),

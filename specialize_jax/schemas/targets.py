@@ -44,6 +44,10 @@ class Reason(enum.IntEnum):
     """The student's end-of-sequence token, for which no candidates were recorded."""
     ANSWER_ONLY = 6
     """The target is an answer-only target."""
+    INSIDE_SEGMENT = 7
+    """The token starts inside what the normaliser made of one source character (marginal)."""
+    NO_MASS = 8
+    """No recorded candidate agrees with the student's tokens so far and leads on (marginal)."""
 
 
 class Format(enum.IntEnum):

@@ -1,0 +1,36 @@
+"""Tokenizers from files alone, and what a teacher's candidates say in a student's tokens.
+
+| name             | what it does                                                                 |
+|------------------|------------------------------------------------------------------------------|
+| `load`           | a tokenizer from one file                                                    |
+| `train`          | learns a SentencePiece model                                                 |
+| `vocabulary_map` | the student token, if any, that is exactly each teacher string               |
+| `Segmenter`      | which student token a string leads to, cached                                |
+| `expand`         | the votes of a teacher's candidates for every student token (`marginal`)     |
+"""
+
+from specialize_jax.tokenizers.expansion import Recorded, Segmenter, Votes, expand, prefix_share
+from specialize_jax.tokenizers.files import (
+    MODEL_TYPES,
+    SentencePieceTokenizer,
+    TiktokenTokenizer,
+    Tokenizer,
+    load,
+    train,
+    vocabulary_map,
+)
+
+__all__ = [
+    "MODEL_TYPES",
+    "Recorded",
+    "Segmenter",
+    "SentencePieceTokenizer",
+    "TiktokenTokenizer",
+    "Tokenizer",
+    "Votes",
+    "expand",
+    "load",
+    "prefix_share",
+    "train",
+    "vocabulary_map",
+]
