@@ -16,7 +16,9 @@ import numpy as np
 from specialize_jax.alignment.reference import INT32_MAX
 from specialize_jax.alignment.types import Path
 
+# Lists are cut into slices of one compiled shape: at least so wide, at most so many examples.
 _SMALLEST_WIDTH = 16
+_LARGEST_SLICE = 1024
 
 
 def offsets(
@@ -55,53 +57,33 @@ def offsets(
       cover: 0 where both cover the same. Where just one side has no tokens there is no path: cost
       `INT32_MAX` and empty ranges. Arrays give a path of arrays [B, S], compiled once per shape,
       under `jit` and `vmap` too; lists one of numpy arrays, `S` the longest list, compiled once
-      per power of two of `B`, `T` and `S`.
+      per power of two of tokens and of examples (up to 1,024 at a time).
 
     Raises:
       TypeError: spans are not integers.
       ValueError: shapes do not fit, or, for lists only, spans are negative, end before they start,
         or decrease.
     """
-    teacher = _side("teacher", teacher_spans, teacher_lengths)
-    student = _side("student", student_spans, student_lengths)
+    if isinstance(teacher_spans, list | tuple) != isinstance(student_spans, list | tuple):
+        raise ValueError("spans of both sides must be lists, or of both sides arrays")
     if len(teacher_spans) != len(student_spans):
         raise ValueError(
             f"both sides must have the same number of examples, got {len(teacher_spans)} of the "
             f"teacher and {len(student_spans)} of the student"
         )
-    if not _is_ragged(teacher_spans) and not _is_ragged(student_spans):
+    if not isinstance(teacher_spans, list | tuple):
+        teacher = _checked_arrays("teacher", teacher_spans, teacher_lengths)
+        student = _checked_arrays("student", student_spans, student_lengths)
         return _offsets(*teacher, *student)
-    height = _power_of_two(len(student_spans))
-    path = _offsets(*_raise_to(height, *teacher), *_raise_to(height, *student))
-    width = max(map(len, student_spans), default=0)
-    return Path(
-        total_cost=np.asarray(path.total_cost)[: len(student_spans)],
-        teacher_start=np.asarray(path.teacher_start)[: len(student_spans), :width],
-        teacher_end=np.asarray(path.teacher_end)[: len(student_spans), :width],
-        certified=np.asarray(path.certified)[: len(student_spans)],
+    if teacher_lengths is not None or student_lengths is not None:
+        raise ValueError("lengths are for arrays; lists of spans have their own")
+    return _offsets_of_lists(
+        _checked_lists("teacher", teacher_spans), _checked_lists("student", student_spans)
     )
 
 
-def _is_ragged(spans: Any) -> bool:
-    return isinstance(spans, list | tuple)
-
-
-def _power_of_two(size: int) -> int:
-    return 1 << max(0, size - 1).bit_length()
-
-
-def _raise_to(height: int, spans: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Adds empty examples up to a number of them."""
-    more = height - len(lengths)
-    return np.pad(spans, ((0, more), (0, 0), (0, 0))), np.pad(lengths, (0, more))
-
-
-def _side(name: str, spans: Any, lengths: Any) -> tuple[Any, Any]:
-    """Returns one side as [B, T, 2] spans and [B] lengths, checked as far as its kind allows."""
-    if _is_ragged(spans):
-        if lengths is not None:
-            raise ValueError(f"{name}_lengths are for arrays; lists of spans have their own")
-        return _padded(name, spans)
+def _checked_arrays(name: str, spans: Any, lengths: Any) -> tuple[jax.Array, jax.Array]:
+    """Returns one side's spans and lengths, checked as far as they are known before they run."""
     spans = jnp.asarray(spans)
     if not jnp.issubdtype(spans.dtype, jnp.integer):
         raise TypeError(f"{name}_spans must be integers, got {spans.dtype}")
@@ -123,31 +105,72 @@ def _side(name: str, spans: Any, lengths: Any) -> tuple[Any, Any]:
     return spans, jnp.asarray(lengths)
 
 
-def _padded(name: str, spans: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Makes [B, T, 2] int32 of a list of spans, and checks them; `T` is a power of two."""
+def _checked_lists(name: str, spans: Sequence[Any]) -> list[np.ndarray]:
+    """Returns one side's spans as arrays [t, 2]."""
     arrays = [np.asarray(example) for example in spans]
-    lengths = np.array([len(example) for example in arrays], np.int32)
-    width = _power_of_two(max(_SMALLEST_WIDTH, int(lengths.max(initial=0))))
-    padded = np.zeros((len(arrays), width, 2), np.int32)
+    arrays = [example if len(example) else np.zeros((0, 2), np.int32) for example in arrays]
     for b, example in enumerate(arrays):
-        if not len(example):
-            continue
         if not np.issubdtype(example.dtype, np.integer):
             raise TypeError(f"{name}_spans must be integers, got {example.dtype} for example {b}")
         if example.ndim != 2 or example.shape[1] != 2:
             raise ValueError(
                 f"{name}_spans must be [tokens, 2], got shape {example.shape} for example {b}"
             )
-        wrong = (example[:, 0] < 0) | (example[:, 0] > example[:, 1])
-        wrong[1:] |= (example[1:] < example[:-1]).any(axis=1)
-        if wrong.any():
-            i = int(np.argmax(wrong))
-            raise ValueError(
-                f"{name}_spans must start at 0 or later, end no sooner than they start and never "
-                f"decrease, got {example[max(0, i - 1) : i + 1].tolist()} up to token {i} of "
-                f"example {b}"
-            )
-        padded[b, : len(example)] = example
+    flat = _flat(arrays)
+    wrong = (flat[:, 0] < 0) | (flat[:, 0] > flat[:, 1])
+    example_of = np.repeat(np.arange(len(arrays)), [len(example) for example in arrays])
+    same_example = example_of[1:] == example_of[:-1]
+    wrong[1:] |= (flat[1:] < flat[:-1]).any(axis=1) & same_example
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        b = int(example_of[place])
+        i = place - int(np.argmax(example_of == b))
+        raise ValueError(
+            f"{name}_spans must start at 0 or later, end no sooner than they start and never "
+            f"decrease, got {arrays[b][max(0, i - 1) : i + 1].tolist()} up to token {i} of "
+            f"example {b}"
+        )
+    return arrays
+
+
+def _flat(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros((0, 2), np.int32), *arrays])
+
+
+def _offsets_of_lists(teacher: list[np.ndarray], student: list[np.ndarray]) -> Path:
+    """Aligns examples of any lengths, those of similar length together."""
+    longest = [max(len(t), len(s)) for t, s in zip(teacher, student, strict=True)]
+    widths = np.array([_power_of_two(max(_SMALLEST_WIDTH, n)) for n in longest], int)
+    width = max(map(len, student), default=0)
+    path = Path(
+        total_cost=np.zeros(len(student), np.int32),
+        teacher_start=np.zeros((len(student), width), np.int32),
+        teacher_end=np.zeros((len(student), width), np.int32),
+        certified=np.ones(len(student), bool),
+    )
+    for bucket in np.unique(widths):
+        of_bucket = np.flatnonzero(widths == bucket)
+        for start in range(0, len(of_bucket), _LARGEST_SLICE):
+            rows = of_bucket[start : start + _LARGEST_SLICE]
+            sides = (_padded([side[b] for b in rows], bucket) for side in (teacher, student))
+            result = _offsets(*(array for side in sides for array in side))
+            kept = min(bucket, width)
+            path.total_cost[rows] = np.asarray(result.total_cost)[: len(rows)]
+            path.teacher_start[rows, :kept] = np.asarray(result.teacher_start)[: len(rows), :kept]
+            path.teacher_end[rows, :kept] = np.asarray(result.teacher_end)[: len(rows), :kept]
+    return path
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(0, size - 1).bit_length()
+
+
+def _padded(arrays: list[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns [B, width, 2] int32 and [B] lengths; `B` is a power of two."""
+    lengths = np.zeros(_power_of_two(len(arrays)), np.int32)
+    lengths[: len(arrays)] = [len(example) for example in arrays]
+    padded = np.zeros((len(lengths), width, 2), np.int32)
+    padded[np.arange(width) < lengths[:, None]] = _flat(arrays)
     return padded, lengths
 
 

@@ -299,13 +299,17 @@ class SentencePieceTokenizer(Tokenizer):
             return [], np.zeros((0, 2), np.int32)
         # Pieces are normalised text, an unknown's its surface; only a byte piece spells its byte.
         sizes = [
-            1 if self._processor.is_byte(token_id) else len(piece)
+            1 if token_id in self._byte_ids else len(piece)
             for token_id, piece in zip(ids, encoded["pieces"], strict=True)
         ]
         prefix = len(self._prefix) if normalized.startswith(self._prefix) else 0
         starts, ends = _normalized_bytes_in_source(source, normalized, np.asarray(segments), prefix)
         bounds = np.cumsum(sizes)
         return ids, np.stack([starts[bounds - sizes], ends[bounds - 1]], axis=1).astype(np.int32)
+
+    @functools.cached_property
+    def _byte_ids(self) -> frozenset[int]:
+        return frozenset(filter(self._processor.is_byte, range(len(self._processor))))
 
     @functools.cached_property
     def _prefix(self) -> bytes:
@@ -380,8 +384,9 @@ def _normalized_bytes_in_source(
     """
     # Normalised bytes [first, last) come from the source's bytes [starts, ends).
     starts = segments[:-1].copy()
-    first = np.searchsorted(segments, starts, side="left")
-    last = np.minimum(np.searchsorted(segments, starts, side="right"), len(normalized))
+    heads = np.flatnonzero(np.diff(starts, prepend=-1))
+    sizes = np.diff(heads, append=len(normalized))
+    first, last = np.repeat(heads, sizes), np.repeat(heads + sizes, sizes)
     ends = segments[last]
     first = np.maximum(first, prefix)  # the prefix has the segment of the first real character
     places = np.arange(len(normalized))

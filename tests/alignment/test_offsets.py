@@ -191,10 +191,27 @@ def test_memory_is_linear():
         ([[]], [[(0, 4), (1, 3)]], (None, None), r"student_spans must .*\[\[0, 4\], \[1, 3\]\]"),
         ([[(-1, 2)]], [[]], (None, None), r"must start at 0 or later.*\[\[-1, 2\]\]"),
         ([[(0, 1, 2)]], [[]], (None, None), r"teacher_spans must be \[tokens, 2\]"),
+        (np.zeros((1, 3, 2), int), [[]], (None, None), "must be lists, or of both sides arrays"),
+        ([[(0, 1)], [(5, 6), (4, 7)]], [[], []], (None, None), "up to token 1 of example 1"),
         ([[(0, 1)]], [[]], ([1], None), "lists of spans have their own"),
-        (np.zeros((1, 2), int), [[]], (None, None), r"must be \[B, tokens, 2\], got .*\(1, 2\)"),
-        (np.zeros((1, 3, 2), int), [[]], ([4], None), r"must be in \[0, 3\], got 4 for example 0"),
-        (np.zeros((1, 3, 2), int), [[]], ([3, 3], None), r"must be \[B\] = \(1,\), got .*\(2,\)"),
+        (
+            np.zeros((1, 2), int),
+            np.zeros((1, 0, 2), int),
+            (None, None),
+            r"must be \[B, tokens, 2\], got .*\(1, 2\)",
+        ),
+        (
+            np.zeros((1, 3, 2), int),
+            np.zeros((1, 0, 2), int),
+            ([4], None),
+            r"must be in \[0, 3\], got 4 for example 0",
+        ),
+        (
+            np.zeros((1, 3, 2), int),
+            np.zeros((1, 0, 2), int),
+            ([3, 3], None),
+            r"must be \[B\] = \(1,\), got .*\(2,\)",
+        ),
     ],
 )
 def test_bad_input(teacher, student, lengths, message):
@@ -205,4 +222,21 @@ def test_bad_input(teacher, student, lengths, message):
 @pytest.mark.parametrize("spans", [[[(0.0, 1.0)]], np.zeros((1, 3, 2))])
 def test_spans_are_integers(spans):
     with pytest.raises(TypeError, match="teacher_spans must be integers, got float"):
-        alignment.offsets(spans, [[(0, 1)]])
+        alignment.offsets(spans, spans)
+
+
+def test_lists_of_very_different_lengths():
+    rng = np.random.default_rng(0)
+    sizes = [3, 700, 0, 20, 1, 33, 700]
+    teacher, student = ([spans_of(rng.integers(0, 4, n)) for n in sizes[::d]] for d in (1, -1))
+    path = alignment.offsets(teacher, student)
+    assert path.teacher_start.shape == (7, 700)
+    for b, (one, other) in enumerate(zip(teacher, student, strict=True)):
+        alone = alignment.offsets(one[None], other[None])
+        assert path.total_cost[b] == alone.total_cost[0]
+        assert row(path, b, len(other)) == row(alone, 0, len(other))
+        assert not path.teacher_end[b, len(other) :].any()
+
+
+def test_no_examples():
+    assert alignment.offsets([], []).teacher_start.shape == (0, 0)
