@@ -31,8 +31,8 @@ _CHUNK = 8192
 _SLICE_CELLS = 1 << 21
 _LARGEST_SLICE = 128
 _ALIGNMENT = 64  # bytes
-# Entries of the table of distinct pairs that cost as much as finding and filling in one cell of a
-# band by its own pair (benchmarks/alignment_band.py).
+# A table of more entries than this per cell of all bands gives way to distances pair by pair. It
+# bounds memory; the number itself is an estimate (sorting the pairs costs some dozens of entries).
 _TABLE_PER_CELL = 64
 
 

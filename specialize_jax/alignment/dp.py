@@ -112,6 +112,8 @@ def _check(costs: Any, lengths: dict[str, Any], bounds: dict[str, Any], band: in
             raise ValueError(
                 f"{name}_lower_bounds must be {(shape[0], shape[axis])}, got {jnp.shape(bound)}"
             )
+        if not isinstance(bound, jax.Array) and np.min(bound, initial=0) < 0:
+            raise ValueError(f"{name}_lower_bounds must be at least 0, got {np.min(bound)}")
     if not isinstance(costs, jax.Array):
         _check_costs(np.asarray(costs), *lengths.values())
 
