@@ -10,7 +10,8 @@ Letters: `B` batch, `T` teacher tokens, `S` student tokens; `P` and `Q` distinct
 surfaces.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ _WORDS = (np.uint8, np.uint8, np.uint16, np.uint32)
 _LONGEST = _LIMITS[-1]
 # A kernel call fills a tile of at most this many students x teachers.
 _TILE_ROWS, _TILE_COLUMNS = 128, 4096
+_TILE_PAIRS = 1 << 16
 
 
 class Indexed(NamedTuple):
@@ -163,6 +165,49 @@ def fill_table(table: np.ndarray, teacher: Sequence[str], student: Sequence[str]
         table[row, column] = np.asarray(distances)[:height, :width]
 
 
+def pair_distances(
+    teacher: Sequence[str], student: Sequence[str], p: np.ndarray, q: np.ndarray
+) -> np.ndarray:
+    """Returns the edit distances of chosen pairs, for where a table of all would be too large.
+
+    Args:
+      teacher: `P` surfaces.
+      student: `Q` surfaces.
+      p: [N] int; teacher surfaces.
+      q: [N] int; the student surface that each is compared with.
+
+    Returns:
+      [N] of `table_dtype(teacher, student)`.
+    """
+    distances: np.ndarray = np.empty(len(p), table_dtype(teacher, student))
+    # The class of a pair is that of its longer surface.
+    classes = np.maximum(_length_class(teacher)[p], _length_class(student)[q])
+    for n in np.flatnonzero(classes == len(_LIMITS)):
+        distances[n] = levenshtein(teacher[p[n]], student[q[n]])
+    lengths_t, lengths_s = _lengths(teacher), _lengths(student)
+    for k, (limit, word) in enumerate(zip(_LIMITS, _WORDS, strict=True)):
+        of_class = np.flatnonzero(classes == k)
+        if not len(of_class):
+            continue
+        # Longer surfaces are cut off here, and belong to no pair of this class.
+        codes_t, codes_s = (
+            _code_points(side, limit).astype(np.int32) for side in (teacher, student)
+        )
+        for start in range(0, len(of_class), _TILE_PAIRS):
+            rows = of_class[start : start + _TILE_PAIRS]
+            spare = _power_of_two(len(rows)) - len(rows)
+            picked_t, picked_s = (np.pad(side[rows], (0, spare)) for side in (p, q))
+            found = _myers_pairs(
+                codes_t[picked_t],
+                lengths_t[picked_t].astype(np.int8),
+                codes_s[picked_s],
+                lengths_s[picked_s].astype(np.int8),
+                word=word,
+            )
+            distances[rows] = np.asarray(found)[: len(rows)]
+    return distances
+
+
 def _lengths(surfaces: Sequence[str]) -> np.ndarray:
     return np.fromiter(map(len, surfaces), np.int64, len(surfaces))
 
@@ -256,10 +301,6 @@ def _myers(
 ) -> jax.Array:
     """Returns the distances of `R` texts to `C` patterns.
 
-    Bit `k` of `plus` (`minus`) says that the distance grows (shrinks) by one from row `k` to row
-    `k + 1` of the present column, so the last row of the last column is the length of the text
-    plus the growing minus the shrinking bits.
-
     Args:
       occurrences: [A, C] unsigned; see `_bit_masks`.
       mask: [C] unsigned; the bits that a pattern uses.
@@ -269,26 +310,81 @@ def _myers(
     Returns:
       [R, C] int8.
     """
-    shape = (codes.shape[0], mask.shape[0])
-    one = jnp.ones((), mask.dtype)
-    used = jnp.broadcast_to(mask[None, :], shape)
+
+    def equal(k: jax.Array) -> jax.Array:
+        return occurrences.at[codes[:, k]].get(mode="promise_in_bounds")
+
+    used = jnp.broadcast_to(mask[None, :], (codes.shape[0], mask.shape[0]))
+    return _advance(equal, used, lengths[:, None], codes.shape[1])
+
+
+@functools.partial(jax.jit, static_argnames="word")
+def _myers_pairs(
+    patterns: jax.Array,
+    pattern_lengths: jax.Array,
+    texts: jax.Array,
+    text_lengths: jax.Array,
+    *,
+    word: Any,
+) -> jax.Array:
+    """Returns the distances of `N` texts to a pattern each.
+
+    Args:
+      patterns: [N, L] int32; code points, padded.
+      pattern_lengths: [N] int8; at most the bits of `word`.
+      texts: [N, L] int32.
+      text_lengths: [N] int8.
+      word: an unsigned numpy type of at least `L` bits.
+
+    Returns:
+      [N] int8.
+    """
+    bits = jnp.left_shift(jnp.ones((), word), jnp.arange(patterns.shape[1]).astype(word))
+    inside = jnp.arange(patterns.shape[1])[None, :] < pattern_lengths[:, None]
+
+    def equal(k: jax.Array) -> jax.Array:
+        occurs = inside & (patterns == texts[:, k][:, None])
+        return jnp.where(occurs, bits[None, :], 0).sum(1, dtype=word)
+
+    used = jnp.where(inside, bits[None, :], 0).sum(1, dtype=word)
+    return _advance(equal, used, text_lengths, texts.shape[1])
+
+
+def _advance(
+    equal: Callable[[jax.Array], jax.Array], used: jax.Array, lengths: jax.Array, steps: int
+) -> jax.Array:
+    """Advances columns of the distance matrix by one code point of their text at a time.
+
+    Bit `k` of `plus` (`minus`) says that the distance grows (shrinks) by one from row `k` to row
+    `k + 1` of the present column, so the last row of the last column is the length of the text
+    plus the growing minus the shrinking bits.
+
+    Args:
+      equal: from a position in the texts to the bits where the patterns have the text's character.
+      used: unsigned, one per pair; the bits that its pattern uses.
+      lengths: int8, broadcasts against `used`; of the texts.
+      steps: at least every length.
+
+    Returns:
+      int8, the distances.
+    """
+    one = jnp.ones((), used.dtype)
 
     def step(k: jax.Array, columns: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         plus, minus = columns
-        equal = occurrences.at[codes[:, k]].get(mode="promise_in_bounds")
-        diagonal = (((equal & plus) + plus) ^ plus) | equal | minus
+        same = equal(k)
+        diagonal = (((same & plus) + plus) ^ plus) | same | minus
         right_plus = ((minus | ~(diagonal | plus)) << one) | one
         right_minus = (diagonal & plus) << one
-        inside = (k < lengths)[:, None]
+        inside = k < lengths
         return (
             jnp.where(inside, right_minus | ~(diagonal | right_plus), plus),
             jnp.where(inside, right_plus & diagonal, minus),
         )
 
     # Unrolled, so that the columns stay in registers through one fused loop over the tile.
-    length = codes.shape[1]
-    start = (used, jnp.zeros(shape, mask.dtype))
-    plus, minus = jax.lax.fori_loop(0, length, step, start, unroll=min(length, 8))
+    start = (used, jnp.zeros_like(used))
+    plus, minus = jax.lax.fori_loop(0, steps, step, start, unroll=min(steps, 8))
     grow = jax.lax.population_count(plus & used).astype(jnp.int8)
     shrink = jax.lax.population_count(minus & used).astype(jnp.int8)
-    return lengths[:, None] + grow - shrink
+    return lengths + grow - shrink

@@ -20,57 +20,118 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from specialize_jax.alignment import band as band_lib
+from specialize_jax.alignment.cells import LEFT, MOVE_BITS, MOVE_MASK, UP, infinity
 from specialize_jax.alignment.reference import INT32_MAX
 from specialize_jax.alignment.types import Path
 
-DIAGONAL, UP, LEFT = 0, 1, 2  # in the order in which ties are decided
-_MOVE_BITS = 2
-_MOVE_MASK = (1 << _MOVE_BITS) - 1
 _Walk = tuple[jax.Array, jax.Array, jax.Array]
 
 
-def largest_cell(state_dtype: Any) -> int:
-    """Returns the largest `D` that a state of this type can hold."""
-    return (int(np.iinfo(state_dtype).max) >> _MOVE_BITS) - 1
-
-
 def dtw(
-    costs: jax.Array, teacher_lengths: jax.Array, student_lengths: jax.Array, *, band: None = None
+    costs: jax.Array,
+    teacher_lengths: jax.Array,
+    student_lengths: jax.Array,
+    *,
+    band: int | None = None,
+    teacher_lower_bounds: jax.Array | None = None,
+    student_lower_bounds: jax.Array | None = None,
 ) -> Path:
-    """Aligns every example of a batch by dynamic time warping over the full matrix.
+    """Aligns every example of a batch by dynamic time warping.
 
     The same as `reference.dtw`, ties included: diagonal first, then `i - 1`, then `j - 1`. What
     lies behind the lengths is never read. Works under `jit`, `vmap` and sharding of the batch;
-    compiled once per shape. Memory is about ten bytes per padded cell `B * (T + S) * T`.
+    compiled once per shape and band. At full width memory is about ten bytes per padded cell
+    `B * (T + S) * T`; with a band about six per `B * (T + S) * (2 * band + 1)`, beside the costs.
+
+    With a band only those cells count that are at most `band` from the example's own diagonal: of
+    the cells with `i + j = d`, those with `|i - round(d * (T_b - 1) / (T_b + S_b - 2))| <= band`.
+    Then an example is certified if the band is proven to hold every optimal path: for every cell
+    from which a step can leave the band, its `D` plus the larger of two sums, the lower bounds of
+    the rows and of the columns still to come, is strictly above the total (`band.py` has the
+    proof). A certified example is equal to full width, ranges included; others may or may not be.
 
     Args:
       costs: [B, T, S] integers >= 0; an example's costs times `T + S` must stay below 2**29.
       teacher_lengths: [B] integers in [0, T].
       student_lengths: [B] integers in [0, S].
-      band: only None, the full width.
+      band: None for the full width, or a half-width of at least 1; static.
+      teacher_lower_bounds: [B, T] integers >= 0, with a band only; no cost of the teacher token
+        within the lengths may be lower, or certificates prove nothing. None: the least cost of the
+        token, for which the whole of `costs` is read.
+      student_lower_bounds: [B, S], likewise for student tokens.
 
     Returns:
-      A `Path`, certified throughout. Where one side is empty and the other is not there is no path:
-      cost `INT32_MAX` and empty ranges.
+      A `Path`, certified throughout at full width. Where one side is empty and the other is not
+      there is no path: cost `INT32_MAX` and empty ranges, certified.
 
     Raises:
       TypeError: costs are not integers.
-      ValueError: shapes do not fit, or a band is given.
+      ValueError: shapes do not fit; `band` is no integer or below 1; bounds come without a band;
+        in numpy arrays, a cost or a bound below 0, or a length outside its range (what is on a
+        device or traced is not looked at).
     """
-    costs = jnp.asarray(costs)
-    teacher_lengths, student_lengths = jnp.asarray(teacher_lengths), jnp.asarray(student_lengths)
     if band is not None:
-        raise ValueError(f"band must be None (the full width), got {band!r}")
-    if not jnp.issubdtype(costs.dtype, jnp.integer):
-        raise TypeError(f"costs must be integers, got {costs.dtype}")
-    if costs.ndim != 3:
-        raise ValueError(f"costs must be [B, T, S], got shape {costs.shape}")
-    for name, lengths in (("teacher", teacher_lengths), ("student", student_lengths)):
-        if lengths.shape != costs.shape[:1]:
+        band = band_lib.check(band)
+    bounds = {"teacher": teacher_lower_bounds, "student": student_lower_bounds}
+    lengths = {"teacher": teacher_lengths, "student": student_lengths}
+    _check(costs, lengths, bounds, band)
+    arrays = map(jnp.asarray, (costs, teacher_lengths, student_lengths))
+    if band is None:
+        return _dtw(*arrays)
+    ready = [None if bound is None else jnp.asarray(bound) for bound in bounds.values()]
+    return band_lib.from_matrix(*arrays, *ready, band=band)
+
+
+def _check(costs: Any, lengths: dict[str, Any], bounds: dict[str, Any], band: int | None) -> None:
+    """Raises what `dtw` says; values are looked at only where they lie on the host."""
+    if not jnp.issubdtype(jnp.result_type(costs), jnp.integer):
+        raise TypeError(f"costs must be integers, got {jnp.result_type(costs)}")
+    shape = jnp.shape(costs)
+    if len(shape) != 3:
+        raise ValueError(f"costs must be [B, T, S], got shape {shape}")
+    for axis, (name, length) in enumerate(lengths.items(), start=1):
+        if jnp.shape(length) != shape[:1]:
             raise ValueError(
-                f"{name}_lengths must be [B] = {costs.shape[:1]}, got shape {lengths.shape}"
+                f"{name}_lengths must be [B] = {shape[:1]}, got shape {jnp.shape(length)}"
             )
-    return _dtw(costs, teacher_lengths, student_lengths)
+        if isinstance(length, jax.Array):
+            continue
+        length = np.asarray(length)
+        for b in np.flatnonzero((length < 0) | (length > shape[axis])):
+            raise ValueError(
+                f"{name}_lengths must be in [0, {shape[axis]}], the size of costs, "
+                f"got {length[b]} in example {b}"
+            )
+    for axis, (name, bound) in enumerate(bounds.items(), start=1):
+        if bound is None:
+            continue
+        if band is None:
+            raise ValueError(f"{name}_lower_bounds serve the certificate of a band, got band=None")
+        if jnp.shape(bound) != (shape[0], shape[axis]):
+            raise ValueError(
+                f"{name}_lower_bounds must be {(shape[0], shape[axis])}, got {jnp.shape(bound)}"
+            )
+        if not isinstance(bound, jax.Array) and np.min(bound, initial=0) < 0:
+            raise ValueError(f"{name}_lower_bounds must be at least 0, got {np.min(bound)}")
+    if not isinstance(costs, jax.Array):
+        _check_costs(np.asarray(costs), *lengths.values())
+
+
+def _check_costs(costs: np.ndarray, teacher_lengths: Any, student_lengths: Any) -> None:
+    """Raises ValueError if a cost inside the lengths, as far as they can be seen, is negative."""
+    if not costs.size or costs.min() >= 0:
+        return
+    negative = costs < 0
+    for axis, length in ((1, teacher_lengths), (2, student_lengths)):
+        if not isinstance(length, jax.core.Tracer):
+            positions = np.arange(costs.shape[axis])[None, :]
+            inside = positions < np.asarray(length)[:, None]
+            negative &= np.expand_dims(inside, 3 - axis)
+    for place in np.argwhere(negative)[:1].tolist():
+        raise ValueError(
+            f"costs must be at least 0, got {costs[tuple(place)]} at [b, i, j] = {place}"
+        )
 
 
 @jax.jit
@@ -85,7 +146,7 @@ def wavefront(
     """Is `dtw` for costs [T, S, B] of any integer type, with a chosen type for the cells.
 
     Args:
-      costs: [T, S, B] integers; `max * (T + S)` must not exceed `largest_cell(state_dtype)`.
+      costs: [T, S, B] integers; `max * (T + S)` must not exceed `cells.largest_cell(state_dtype)`.
       teacher_lengths: [B] integers in [0, T].
       student_lengths: [B] integers in [0, S].
       state_dtype: int16 or int32.
@@ -102,7 +163,7 @@ def wavefront(
     last, starts, ends = _walk_back(cells, teacher_lengths, student_lengths, costs.shape[1])
     no_path = (teacher_lengths == 0) != (student_lengths == 0)
     some = (teacher_lengths > 0) & (student_lengths > 0)
-    total = jnp.where(some, last >> _MOVE_BITS, jnp.where(no_path, INT32_MAX, 0))
+    total = jnp.where(some, last >> MOVE_BITS, jnp.where(no_path, INT32_MAX, 0))
     starts, ends = starts[:width_s].T, ends[:width_s].T
     return Path(total, starts, ends, jnp.ones(total.shape, bool))
 
@@ -116,16 +177,16 @@ def _forward(costs: jax.Array, state_dtype: Any) -> jax.Array:
     rows = jnp.pad(costs, ((0, 0), (0, width_t), (0, 0)))
     flat = rows.reshape(width_t * (diagonals + 1), batch)
     skewed = flat[: width_t * diagonals].reshape(width_t, diagonals, batch)
-    infinity = int(np.iinfo(state_dtype).max) & ~_MOVE_MASK
-    cells = jnp.full((diagonals + 2, width_t + 1, batch), infinity, state_dtype)
+    shape = (diagonals + 2, width_t + 1, batch)
+    cells = jnp.full(shape, infinity(state_dtype), state_dtype)
     cells = cells.at[0, 0].set(0)  # the diagonal predecessor of cell (0, 0)
 
     def step(d: jax.Array, cells: jax.Array) -> jax.Array:
         cost = jax.lax.dynamic_index_in_dim(skewed, d, 1, keepdims=False).astype(state_dtype)
-        before = jax.lax.dynamic_index_in_dim(cells, d + 1, 0, keepdims=False) & ~_MOVE_MASK
-        diagonal = jax.lax.dynamic_index_in_dim(cells, d, 0, keepdims=False)[:-1] & ~_MOVE_MASK
+        before = jax.lax.dynamic_index_in_dim(cells, d + 1, 0, keepdims=False) & ~MOVE_MASK
+        diagonal = jax.lax.dynamic_index_in_dim(cells, d, 0, keepdims=False)[:-1] & ~MOVE_MASK
         best = jnp.minimum(diagonal, jnp.minimum(before[:-1] | UP, before[1:] | LEFT))
-        cell = best + (cost << _MOVE_BITS)
+        cell = best + (cost << MOVE_BITS)
         return jax.lax.dynamic_update_slice(cells, cell[None], (d + 2, 1, 0))
 
     return jax.lax.fori_loop(0, diagonals, step, cells)
@@ -151,7 +212,7 @@ def _walk_back(
     def step(state: _Walk) -> _Walk:
         i, j, entries = state
         inside = (i >= 0) & (j >= 0)
-        move = read(i, j) & _MOVE_MASK
+        move = read(i, j) & MOVE_MASK
         # The last visit of a student token, its first teacher token, overwrites the others.
         # Examples that have arrived, and empty ones, write to the row behind the last.
         entries = entries.at[jnp.where(inside, j, width_s), columns].set(

@@ -6,7 +6,7 @@ tokens, `S` student tokens.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from specialize_jax.schemas import Reason
@@ -71,15 +71,98 @@ def dtw(
     if teacher_length == 0 or student_length == 0:
         both_empty = teacher_length == student_length
         return (0 if both_empty else INT32_MAX), [(0, 0)] * student_length
-    # Row 0 and column 0 are the borders, so that cell (i, j) of the text stands at [i + 1][j + 1].
+    d = _fill(cost, teacher_length, student_length, lambda i, j: True)
+    return int(d[-1][-1]), _walk_back(d)
+
+
+class Banded(NamedTuple):
+    """What `banded_dtw` found, and whether that is proven to be what `dtw` finds."""
+
+    total_cost: int
+    ranges: list[tuple[int, int]]
+    certified: bool
+
+
+def banded_dtw(
+    cost: Sequence[Sequence[int]],
+    teacher_length: int,
+    student_length: int,
+    band: int,
+    teacher_bounds: Sequence[int] | None = None,
+    student_bounds: Sequence[int] | None = None,
+) -> Banded:
+    """Is `dtw` over the cells near the diagonal only, with a certificate.
+
+    Cells `(i, j)` with `|i - round((i + j) * (T - 1) / (T + S - 2))| <= band`, halves rounded up.
+    The result is certified if a path that leaves the band is proven to cost more: for every cell
+    and each of its successors outside the band, the cost up to the cell plus the larger of the
+    remaining rows' and the remaining columns' lower bounds is above the total.
+
+    Args:
+      cost: as for `dtw`.
+      teacher_length: number of teacher tokens, >= 0.
+      student_length: number of student tokens, >= 0.
+      band: >= 1.
+      teacher_bounds: for each teacher token a number that none of its costs is below. None: the
+        least of them.
+      student_bounds: likewise.
+
+    Returns:
+      As `dtw`, and whether it is certified.
+    """
+    if teacher_length == 0 or student_length == 0:
+        return Banded(*dtw(cost, teacher_length, student_length), True)
+    rows = [row[:student_length] for row in cost[:teacher_length]]
+    teacher_bounds = list(map(min, rows)) if teacher_bounds is None else teacher_bounds
+    student_bounds = (
+        list(map(min, zip(*rows, strict=True))) if student_bounds is None else student_bounds
+    )
+    steps = max(teacher_length + student_length - 2, 1)
+
+    def is_inside(i: int, j: int) -> bool:
+        centre = (2 * (i + j) * (teacher_length - 1) + steps) // (2 * steps)
+        return abs(i - centre) <= band
+
+    d = _fill(cost, teacher_length, student_length, is_inside)
+    certified = True
+    for i in range(teacher_length):
+        for j in range(student_length):
+            successors = [(i + 1, j), (i, j + 1), (i + 1, j + 1)]
+            leaves = any(
+                row < teacher_length and column < student_length and not is_inside(row, column)
+                for row, column in successors
+            )
+            rest = max(
+                sum(teacher_bounds[i + 1 : teacher_length]),
+                sum(student_bounds[j + 1 : student_length]),
+            )
+            if is_inside(i, j) and leaves and d[i + 1][j + 1] + rest <= d[-1][-1]:
+                certified = False
+    return Banded(int(d[-1][-1]), _walk_back(d), certified)
+
+
+def _fill(
+    cost: Sequence[Sequence[int]],
+    teacher_length: int,
+    student_length: int,
+    is_inside: Callable[[int, int], bool],
+) -> list[list[float]]:
+    """Returns `D` over the cells that count; cell (i, j) of the text stands at [i + 1][j + 1]."""
+    # Row 0 and column 0 are the borders.
     d: list[list[float]] = [[0] + [_INFINITY] * student_length]
     for i in range(teacher_length):
         above, row = d[-1], [_INFINITY]
         for j in range(student_length):
-            row.append(cost[i][j] + min(above[j], above[j + 1], row[j]))
+            best = min(above[j], above[j + 1], row[j])
+            row.append(cost[i][j] + best if is_inside(i, j) else _INFINITY)
         d.append(row)
-    ranges = [(0, 0)] * student_length
-    i, j, end = teacher_length, student_length, teacher_length
+    return d
+
+
+def _walk_back(d: list[list[float]]) -> list[tuple[int, int]]:
+    """Returns each student token's range on the best path to the last cell."""
+    i, j = len(d) - 1, len(d[0]) - 1
+    ranges, end = [(0, 0)] * j, i
     while (i, j) != (0, 0):
         ranges[j - 1] = (i - 1, end)
         diagonal, up, left = d[i - 1][j - 1], d[i - 1][j], d[i][j - 1]
@@ -89,7 +172,7 @@ def dtw(
             i = i - 1
         else:
             j, end = j - 1, i
-    return int(d[-1][-1]), ranges
+    return ranges
 
 
 def align(teacher: Sequence[str | bytes], student: Sequence[str | bytes]) -> list[tuple[int, int]]:
