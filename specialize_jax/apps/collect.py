@@ -94,15 +94,11 @@ def check_same_settings(out: str, done: dict[str, Any], info: dict[str, Any]) ->
     Raises:
       SchemaError: they were not; every differing setting is named.
     """
-    changed = [
-        f"{name}: {done.get(name)} there, {info[name]} now"
-        for name in ("teacher", "tokenizer", "sampling")
-        if done.get(name) != info[name]
-    ]
-    if changed:
+    described = {name: info[name] for name in ("teacher", "tokenizer", "sampling")}
+    if changed := folders.differences(done, described):
         raise SchemaError(
-            f"'{out}' was collected with other settings ({'; '.join(changed)}); give another "
-            "--out, or remove the folder"
+            f"'{out}' was collected with other settings ({changed}); give another --out, or remove "
+            "the folder"
         )
 
 

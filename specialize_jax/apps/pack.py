@@ -115,14 +115,9 @@ def check_same_settings(folder: epath.Path, settings: dict[str, Any]) -> None:
       ValueError: it was not; every differing setting is named.
     """
     before = folders.read_info(folder, batches.NAME).get("settings", {})
-    changed = [
-        f"{name}: {before.get(name)} there, {value} now"
-        for name, value in settings.items()
-        if before.get(name) != value
-    ]
-    if changed:
+    if changed := folders.differences(before, settings):
         raise ValueError(
-            f"'{folder}' was packed with other settings ({'; '.join(changed)}); give another "
+            f"'{folder}' was packed with other settings ({changed}); give another "
             "--out, or remove the folder"
         )
 

@@ -421,14 +421,9 @@ def open_notes(folder: epath.Path, extra: Sequence[str]) -> dict[str, Any]:
         # Damaged. Nothing is lost: a stage that is done says so when it is run again.
         notes, kept = {}, {}
     if kept:
-        changed = [
-            f"{name}: {notes.get(name)} there, {value} here"
-            for name, value in here.items()
-            if notes.get(name) != value
-        ]
-        if changed:
+        if changed := folders.differences(notes, here):
             raise SchemaError(
-                f"'{folder}' is of another quickstart ({'; '.join(changed)}); --fresh starts over, "
+                f"'{folder}' is of another quickstart ({changed}); --fresh starts over, "
                 "or name another folder with --out"
             )
     return {**here, "stages": kept}

@@ -360,9 +360,5 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
 
     What changes how a student is computed, and not what its parameters are, may differ.
     """
-    names = [name for name in here if name not in ("dtype", "dropout_rate", "remat")]
-    return "; ".join(
-        f"{name}: {there.get(name)} there, {here[name]} here"
-        for name in names
-        if there.get(name) != here[name]
-    )
+    ignored = ("dtype", "dropout_rate", "remat")
+    return folders.differences(there, {k: v for k, v in here.items() if k not in ignored})

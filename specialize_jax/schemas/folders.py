@@ -8,7 +8,7 @@ file is unfinished work that a rerun picks up, and a folder with one can be veri
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -169,6 +169,15 @@ def check_keys(value: Any, names: Iterable[str], where: str) -> None:
     if missing:
         got = f"keys {sorted(value)}" if isinstance(value, dict) else repr(value)
         raise SchemaError(f"{where}: missing {', '.join(missing)}; got {got}")
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Returns in words which values of `here` are other in `there`; empty if none is."""
+    return "; ".join(
+        f"{name}: {there.get(name)} there, {value} here"
+        for name, value in here.items()
+        if there.get(name) != value
+    )
 
 
 def check_hash(path: epath.Path, entry: dict[str, Any]) -> None:

@@ -69,6 +69,7 @@ def test_ranges_are_monotone_gap_free_and_not_empty(student, teacher):
     assert np.all(starts[1:] <= ends[:-1]) and np.all(starts[:1] == 0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=9), st.data())
 def test_tokens_of_one_text_are_linked_where_they_share_bytes(sizes, data):
     teacher = spans_of(sizes)

@@ -228,7 +228,7 @@ def test_packing_again_with_other_settings(fails, tmp_path):
     assert run(*arguments) == 0
     line = fails(*arguments, gin("MIXTURE_OR_TASK_NAME", "distill_zero_shot"))
     assert "packed with other settings (mixture_or_task_name: distill_four_formats there" in line
-    assert "seed: 0 there, 5 now" in fails(*arguments, gin("RANDOM_SEED", 5))
+    assert "seed: 0 there, 5 here" in fails(*arguments, gin("RANDOM_SEED", 5))
 
 
 @pytest.mark.parametrize("name", ["PACKED_EPOCHS", "EXAMPLES_PER_EPOCH"])

@@ -136,7 +136,7 @@ def test_settings_are_checked():
     corpus = distill_settings.corpus
     with pytest.raises(SchemaError, match="expected at least one aligned folder"):
         corpus(aligned_dirs=())
-    with pytest.raises(SchemaError, match="fewer than 12 validation questions, got 12"):
+    with pytest.raises(SchemaError, match="VALIDATION: expected fewer than the 12 questions"):
         corpus(validation=12)
     with pytest.raises(SchemaError, match="cannot read validation rows from 'no.npy'"):
         corpus(validation="no.npy")
