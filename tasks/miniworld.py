@@ -4,7 +4,7 @@
 |------------------|------------------------------------------------------|---------------------|
 | `stories`        | additions and subtractions told as a story           | in-distribution     |
 | `other_wording`  | the same sums with other nouns, verbs and sentences  | out-of-distribution |
-| `larger_numbers` | the same stories with totals above those trained on   | out-of-distribution |
+| `larger_numbers` | the same stories with totals above those trained on  | out-of-distribution |
 | `distractors`    | the same stories with facts that do not matter       | out-of-distribution |
 | `reversal`       | words in the opposite order                          | generic ability     |
 | `counting`       | how often a word stands in a list                    | generic ability     |

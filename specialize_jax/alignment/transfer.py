@@ -12,12 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from specialize_jax.alignment.types import Candidates, Path, VocabularyMap, Votes
-from specialize_jax.schemas import UNUSED_LOGPROB, Kind, Reason, SparseTargets
+from specialize_jax.schemas import NO_LOGPROB, UNUSED_LOGPROB, Kind, Reason, SparseTargets
 
 MODES = ("one_to_one", "marginal")
 
-# Importers treat log-probabilities at or below -9999 as "not recorded".
-_SMALLEST_LOGPROB = -9999.0
 # Leftover mass below this is float32 rounding, not a tail.
 _SMALLEST_TAIL = 1e-7
 # Votes are made in float64; more than this is no rounding.
@@ -149,7 +147,7 @@ def _one_to_one(
     at = jnp.where(end > start, start, sampled.shape[1])
     pick = functools.partial(_pick, at=at)
     same_string = pick(sampled, fill=-1) == student_ids
-    survives = pick(logprobs[..., 0], fill=UNUSED_LOGPROB) > _SMALLEST_LOGPROB
+    survives = pick(logprobs[..., 0], fill=UNUSED_LOGPROB) > NO_LOGPROB
     copied = (end - start == 1) & same_string & survives
 
     position = jnp.arange(student_ids.shape[1])[None, :]
@@ -256,7 +254,7 @@ def _student_candidates(
     """Returns [B, T, K + 1] ids, unique within a token, and log-probabilities of what is kept."""
     ids = _to_student(vocabulary_map, _sampled_first(candidates.token, candidates.topk))
     logprobs = _sampled_first(candidates.token_logprob, candidates.topk_logprobs)
-    usable = (ids >= 0) & (logprobs > _SMALLEST_LOGPROB)
+    usable = (ids >= 0) & (logprobs > NO_LOGPROB)
     # `earlier[..., k, l]`: candidate `l` stands before `k`, has its id and counts.
     earlier = (ids[..., :, None] == ids[..., None, :]) & usable[..., None, :]
     earlier &= jnp.tri(ids.shape[-1], k=-1, dtype=bool)[None, None]
@@ -272,7 +270,7 @@ def _is_recorded(candidates: Candidates) -> jax.Array:
     """[B, T] bool; whether the teacher recorded any log-probability at a token."""
     logprobs = _sampled_first(candidates.token_logprob, candidates.topk_logprobs)
     strings = _sampled_first(candidates.token, candidates.topk)
-    return ((strings >= 0) & (logprobs > _SMALLEST_LOGPROB)).any(-1)
+    return ((strings >= 0) & (logprobs > NO_LOGPROB)).any(-1)
 
 
 def _any_recorded(recorded: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import importlib
 import os
 import signal
 import sys
+import types
 from collections.abc import Sequence
 
 from specialize_jax import __version__
@@ -54,12 +55,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a subcommand and returns its exit status: 0 done, 1 failed, 2 wrong usage."""
-    # TensorFlow writes many lines of no use to a person; errors still come through as exceptions.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    argv = list(sys.argv[1:] if argv is None else argv)
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, types.ModuleType]:
+    """Returns the arguments of a command line, gin bindings among them, and the module to run."""
     command = next((arg for arg in argv if not arg.startswith("-")), None)
     parser = build_parser(command)
     bindings, rest = gin_setup.split_bindings(argv)
@@ -71,7 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if bindings and not is_gin:
         parser.error(f"'{args.command}' is not configured by gin, got {bindings[0]}")
     args.gin_bindings = bindings
-    imported = importlib.import_module(f"specialize_jax.apps.{module}")
+    return args, importlib.import_module(f"specialize_jax.apps.{module}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand and returns its exit status: 0 done, 1 failed, 2 wrong usage."""
+    # TensorFlow writes many lines of no use to a person; errors still come through as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    args, imported = parse(sys.argv[1:] if argv is None else argv)
     try:
         return imported.main(args)
     except KeyboardInterrupt:

@@ -11,7 +11,6 @@ import ctypes
 import datetime
 import fcntl
 import hashlib
-import importlib
 import json
 import os
 import pathlib
@@ -30,7 +29,7 @@ from specialize_jax import __version__
 from specialize_jax.apps import gin_setup
 from specialize_jax.apps import main as entry
 from specialize_jax.evaluation import scoring
-from specialize_jax.schemas import SchemaError, folders, results
+from specialize_jax.schemas import Format, SchemaError, folders, results
 
 EPILOG = """\
 example:
@@ -50,12 +49,12 @@ _PRODUCTS = (
 )
 _BYTES_NEEDED = 200 * 2**20
 _SETS = "miniworld_"
-# What a prompt is called in the results -> its format.
+# Format -> what it is called in the results.
 _PROMPTS = {
-    "zero_shot": "zero_shot_chain_of_thought",
-    "in_context": "in_context_chain_of_thought",
-    "zero_shot_answer": "zero_shot_answer_only",
-    "in_context_answer": "in_context_answer_only",
+    Format.ZERO_SHOT_CHAIN_OF_THOUGHT.label: "zero_shot",
+    Format.IN_CONTEXT_CHAIN_OF_THOUGHT.label: "in_context",
+    Format.ZERO_SHOT_ANSWER_ONLY.label: "zero_shot_answer",
+    Format.IN_CONTEXT_ANSWER_ONLY.label: "in_context_answer",
 }
 
 
@@ -260,10 +259,8 @@ def main(args: argparse.Namespace) -> int:
 
 def is_for_evaluation(flag: str) -> bool:
     """Returns whether a gin flag binds a macro that only `evaluate` reads."""
-    return flag.startswith(("--gin.EVAL_SETS", "--gin.MAX_DECODE_LENGTH=")) or (
-        flag.startswith("--gin.EVAL_")
-        and not flag.startswith(("--gin.EVAL_PERIOD=", "--gin.EVAL_STEPS="))
-    )
+    is_of_training = flag.startswith(("--gin.EVAL_PERIOD=", "--gin.EVAL_STEPS="))
+    return flag.startswith(("--gin.EVAL_", "--gin.MAX_DECODE_LENGTH=")) and not is_of_training
 
 
 def check_flags(todo: Sequence[Stage]) -> None:
@@ -282,10 +279,7 @@ def check_flags(todo: Sequence[Stage]) -> None:
 def parse_all() -> None:
     """Parses the commands that standard input gives, as JSON, without running them."""
     for argv in json.load(sys.stdin):
-        bindings, rest = gin_setup.split_bindings(argv)
-        args = entry.build_parser(argv[0]).parse_args(rest)
-        args.gin_bindings = bindings
-        module = importlib.import_module(f"specialize_jax.apps.{entry.COMMANDS[argv[0]][0]}")
+        args, module = entry.parse(argv)
         given = {"out": args.out} if "out" in args else {}
         try:
             gin_setup.configured(args, module.run, **given)
@@ -461,7 +455,7 @@ def summarize(folder: epath.Path, notes: dict[str, Any]) -> dict[str, Any]:
     families: dict[str, Any] = {}
     for task, (n, before) in first.items():
         _, after = last[task]
-        name, prompt = task.removeprefix(_SETS).split("/")
+        name, label = task
         row = {
             "n": n,
             "before": before,
@@ -471,7 +465,7 @@ def summarize(folder: epath.Path, notes: dict[str, Any]) -> dict[str, Any]:
                 "after": scoring.wilson(round(after * n), n),
             },
         }
-        families.setdefault(name, {})[prompt] = row
+        families.setdefault(name.removeprefix(_SETS), {})[_PROMPTS[label]] = row
     made = json.loads((folder / "student" / "train_provenance.json").read_text())
     return {
         "families": families,
@@ -488,8 +482,8 @@ def summarize(folder: epath.Path, notes: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_accuracies(folder: epath.Path) -> dict[str, tuple[int, float]]:
-    """Returns `<set>/<prompt>` -> (questions, accuracy) of the latest results in a folder."""
+def read_accuracies(folder: epath.Path) -> dict[tuple[str, str], tuple[int, float]]:
+    """Returns (set, format) -> (questions, accuracy) of the latest results in a folder."""
     paths = sorted(folder.glob("results_*.json"))
     if not paths:
         raise SchemaError(
@@ -499,16 +493,14 @@ def read_accuracies(folder: epath.Path) -> dict[str, tuple[int, float]]:
     value = results.read_results(paths[-1])
     found = {}
     for task, row in value["results"].items():
-        for prompt, label in _PROMPTS.items():
-            if task.endswith(f"_{label}"):
-                name = f"{task.removesuffix(f'_{label}')}/{prompt}"
-                found[name] = value["n-samples"][task]["effective"], row["exact_match,corrected"]
+        config, n = value["configs"][task], value["n-samples"][task]["effective"]
+        found[config["dataset"], config["format"]] = n, row["exact_match,corrected"]
     return found
 
 
 def table(value: dict[str, Any]) -> str:
     """Returns the results as lines for a person."""
-    shown = [p for p in _PROMPTS if any(p in rows for rows in value["families"].values())]
+    shown = [p for p in _PROMPTS.values() if any(p in rows for rows in value["families"].values())]
     titles = "".join(f"{prompt.replace('_', '-') + ', before -> after':>38}" for prompt in shown)
     lines = [f"{'accuracy':<16}{'n':>5}{titles}"]
     for name, rows in value["families"].items():

@@ -22,6 +22,7 @@ import numpy as np
 from specialize_jax import alignment, tokenizers
 from specialize_jax.data.packing import one_hot
 from specialize_jax.schemas import (
+    NO_LOGPROB,
     UNUSED_LOGPROB,
     Kind,
     Reason,
@@ -32,8 +33,6 @@ from specialize_jax.schemas.records import has_logprobs, target_text
 
 _LENGTH_STEP = 32
 _BATCH_ROWS = 256
-# Importers write this or less where a log-probability was not recorded.
-NO_LOGPROB = -9999.0
 # Candidates shown per token in the report's viewer.
 _SHOWN = 6
 

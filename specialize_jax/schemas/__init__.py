@@ -13,6 +13,7 @@ Numpy and pyarrow only: this room knows no JAX, TensorFlow, model or tokenizer.
 """
 
 from specialize_jax.schemas.targets import (
+    NO_LOGPROB,
     UNUSED_LOGPROB,
     Format,
     Kind,
@@ -21,4 +22,12 @@ from specialize_jax.schemas.targets import (
     SparseTargets,
 )
 
-__all__ = ["UNUSED_LOGPROB", "Format", "Kind", "Reason", "SchemaError", "SparseTargets"]
+__all__ = [
+    "NO_LOGPROB",
+    "UNUSED_LOGPROB",
+    "Format",
+    "Kind",
+    "Reason",
+    "SchemaError",
+    "SparseTargets",
+]

@@ -27,7 +27,7 @@ import pyarrow as pa
 from etils import epath
 
 from specialize_jax.schemas import folders
-from specialize_jax.schemas.targets import SchemaError
+from specialize_jax.schemas.targets import NO_LOGPROB, SchemaError
 
 NAME = "teacher_records"
 
@@ -126,7 +126,8 @@ def check_row(row: dict[str, Any], where: str = "record") -> None:
         expect(len(names) == len(logprobs), f"step {step}: {len(names)} names, {len(logprobs)} p")
         expect(len(set(names)) == len(names), f"step {step}: a candidate stands twice")
         expect(
-            all(-9999 < p <= 1e-6 for p in logprobs), f"step {step}: log-probabilities {logprobs}"
+            all(NO_LOGPROB < p <= 1e-6 for p in logprobs),
+            f"step {step}: log-probabilities {logprobs}",
         )
         mass = math.fsum(map(math.exp, logprobs))
         expect(mass <= 1 + 1e-5, f"step {step}: candidate mass {mass:.6f} is above 1")

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 # The logarithm of "no mass" that float16 can hold: stands in unused slots and empty tails.
 UNUSED_LOGPROB = -1e4
+# A recorded log-probability at or below this says "not recorded", as servers write it.
+NO_LOGPROB = -9999.0
 
 
 class SchemaError(ValueError):

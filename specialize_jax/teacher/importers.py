@@ -17,14 +17,13 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from specialize_jax import answers
-from specialize_jax.schemas import SchemaError
+from specialize_jax.schemas import NO_LOGPROB, SchemaError
 from specialize_jax.schemas.records import MAX_EXCESS_MASS
 
 # The old completions API shows a token that is not UTF-8 by itself as `bytes:` and escapes; a space
 # that belongs to the token stands before the escapes. Notebook outputs doubled the backslashes.
 _ESCAPED_TOKEN = re.compile(r"bytes:( ?)((?:\\{1,2}x[0-9a-f]{2})+)")
 _CALCULATOR_MARK = re.compile(r"<<[^>]*>>")
-_NO_MASS = -9999.0
 
 
 class Source(NamedTuple):
@@ -227,7 +226,7 @@ def _codex_row(record: dict[str, Any], golds: list[str], where: str) -> dict[str
         is_correct=answer is not None and answers.equal(answer, gold),
         token_bytes=tokens,
         token_logprobs=[
-            math.log(step[0][1]) if step[0][1] > 0 else _NO_MASS for step in record["steps"]
+            math.log(step[0][1]) if step[0][1] > 0 else NO_LOGPROB for step in record["steps"]
         ],
         topk_bytes=[names for names, _, _ in steps],
         topk_logprobs=[logprobs for _, logprobs, _ in steps],
