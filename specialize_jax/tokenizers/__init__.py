@@ -9,19 +9,20 @@
 | `expand`         | the votes of a teacher's candidates for every student token (`marginal`)     |
 """
 
+from specialize_jax.tokenizers.base import Tokenizer, vocabulary_map
 from specialize_jax.tokenizers.expansion import Recorded, Segmenter, Votes, expand, prefix_share
-from specialize_jax.tokenizers.files import (
+from specialize_jax.tokenizers.files import load
+from specialize_jax.tokenizers.hugging_face import HuggingFaceTokenizer
+from specialize_jax.tokenizers.sentencepiece_model import (
     MODEL_TYPES,
     SentencePieceTokenizer,
-    TiktokenTokenizer,
-    Tokenizer,
-    load,
     train,
-    vocabulary_map,
 )
+from specialize_jax.tokenizers.tiktoken_ranks import TiktokenTokenizer
 
 __all__ = [
     "MODEL_TYPES",
+    "HuggingFaceTokenizer",
     "Recorded",
     "Segmenter",
     "SentencePieceTokenizer",

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from specialize_jax.schemas import Reason
-from specialize_jax.tokenizers.files import SentencePieceTokenizer
+from specialize_jax.tokenizers.sentencepiece_model import SentencePieceTokenizer
 
 DEPTH = 4
 # Strings with which a teacher says that its text is over.
