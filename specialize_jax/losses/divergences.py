@@ -105,6 +105,11 @@ class Rule:
                 f"Expected beta in (0, 1), got {self.beta}; forward_kl and reverse_kl are its ends."
             )
 
+    def __str__(self) -> str:
+        text = f"{self.divergence}, tail {self.tail}"
+        text += f", beta {self.beta}" if self.divergence == "jsd" else ""
+        return text + (f", temperature {self.temperature}" if self.temperature != 1 else "")
+
     def teacher(
         self, log_p: jax.Array, log_t: jax.Array, used: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
