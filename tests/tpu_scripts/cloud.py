@@ -153,3 +153,8 @@ ASK = ssh(f"{_WORKER} status 2>/dev/null || echo 'worker_status idle'")
 
 def start(words: str, verb: str = "start") -> list[str]:
     return ssh(f"{_WORKER} {verb} {words}")
+
+
+WORDS = ("specialize-jax", "train", "--gin.MODEL_DIR='gs://b/my run'")
+_QUOTED = """specialize-jax train '--gin.MODEL_DIR='\\''gs://b/my run'\\'''"""
+START, RESTART = start(_QUOTED), start(_QUOTED, "restart")
