@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from specialize_jax.models import gpt2, t5
+from specialize_jax.models import choices, gpt2, t5
 from specialize_jax.models.choices import NUMERICS
 from specialize_jax.models.interface import Batch, Cache, Model, Params, pad_inputs
 
@@ -22,6 +22,7 @@ __all__ = [
     "Model",
     "Params",
     "build",
+    "choices",
     "gpt2",
     "pad_inputs",
     "rebuild",
