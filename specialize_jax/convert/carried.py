@@ -10,7 +10,7 @@ from specialize_jax import tokenizers
 
 CONFIG = "config.json"
 PIECES = "spiece.model"
-_TOKENIZER = (
+TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -20,7 +20,7 @@ _TOKENIZER = (
     "merges.txt",
     "chat_template.jinja",
 )
-FILES = (*_TOKENIZER, "generation_config.json")
+FILES = (*TOKENIZER, "generation_config.json")
 
 
 def copy(source: epath.PathLike, target: epath.PathLike) -> list[str]:

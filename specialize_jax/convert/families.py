@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+from flax import traverse_util
+
 from specialize_jax.convert.gpt2_hf import GPT2
 from specialize_jax.convert.names import Architecture
 from specialize_jax.convert.t5_hf import T5
@@ -48,3 +51,10 @@ def of_name(name: str) -> Architecture:
             return family
     known = ", ".join(family.family for family in ALL)
     raise ValueError(f"Expected family to be one of {known}, got {name!r}.")
+
+
+def shapes(family: Architecture, config: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parameters of a model by path; nothing is computed."""
+    abstract = jax.eval_shape(family.build(config).init, jax.random.key(0))
+    flat = traverse_util.flatten_dict(abstract, sep="/")
+    return {path: tuple(leaf.shape) for path, leaf in flat.items()}

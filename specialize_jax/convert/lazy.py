@@ -1,7 +1,6 @@
 """Parameters that are read when asked for, in pieces: what every source gives and target takes."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -110,8 +109,8 @@ def pieces(shape: Sequence[int]) -> Iterator[Index]:
 
 def bounded(index: Index, shape: Sequence[int]) -> Index:
     """The index with a start and a stop in every dimension."""
-    padded = itertools.zip_longest(index, shape, fillvalue=slice(None))
-    return tuple(slice(*part.indices(size)[:2]) for part, size in padded)
+    every = (*index, *[slice(None)] * (len(shape) - len(index)))
+    return tuple(slice(*part.indices(size)[:2]) for part, size in zip(every, shape, strict=True))
 
 
 def misfits(

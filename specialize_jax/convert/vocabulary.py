@@ -5,11 +5,14 @@ tools cut the padding off, or add it.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
+from specialize_jax.convert import families
 from specialize_jax.convert.lazy import Index, Lazy, bounded
 
 MULTIPLE = 128
@@ -18,6 +21,42 @@ MULTIPLE = 128
 def same(size: int, other: int) -> bool:
     """Whether two sizes are one vocabulary with and without padding: 32,100 and 32,128 are."""
     return -(-size // MULTIPLE) == -(-other // MULTIPLE)
+
+
+def fit(config: Any, params: Lazy, size: int, path: Any) -> tuple[Any, Lazy]:
+    """A model with its vocabulary padded to another size; a change is warned of.
+
+    Args:
+      config: of the model.
+      params: its parameters.
+      size: rows of the embedding that are wanted.
+      path: where it came from, for messages.
+
+    Returns:
+      Config and parameters.
+
+    Raises:
+      ValueError: the sizes differ by more than padding.
+    """
+    stored = config.vocab_size
+    if size == stored:
+        return config, params
+    if not same(size, stored):
+        raise ValueError(
+            f"{path} has a vocabulary of {stored} rows, {size} are wanted: that is more than "
+            f"padding to a multiple of {MULTIPLE}."
+        )
+    what = "cut" if size < stored else "padded with the mean of the others"
+    warnings.warn(
+        f"{path}: the vocabulary of {stored} rows is {what}, to {size} rows.", stacklevel=2
+    )
+    family = families.of_config(config)
+    axes = {
+        row.ours: 1 if row.transposed else 0
+        for row in family.table(config)
+        if row.theirs in (family.embedding, family.head)
+    }
+    return dataclasses.replace(config, vocab_size=size), resized(params, axes, size)
 
 
 def resized(lazy: Lazy, axes: Mapping[str, int], size: int) -> Lazy:
