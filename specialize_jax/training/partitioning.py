@@ -36,6 +36,7 @@ STANDARD_RULES: Rules = (
     ("layers", None),
     ("length", None),
     ("relpos_buckets", None),
+    ("abspos_buckets", None),
 )
 """Of parameters and optimizer state; the names are t5x's."""
 
