@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from specialize_jax.models import layers
+from specialize_jax.models import activations, layers
 
 _Initializer: TypeAlias = jax.nn.initializers.Initializer
 
@@ -210,7 +210,7 @@ class Attention(nn.Module):
 
     def _split(self, x: jax.Array) -> jax.Array:
         x = x.reshape(*x.shape[:-1], self.num_heads, self.head_dim)
-        return layers.constrain(x, "batch", "length", "heads", "kv")
+        return activations.constrain(x, "batch", "length", "heads", "kv")
 
     def __call__(
         self,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from specialize_jax.models import attention, layers
+from specialize_jax.models import activations, attention, layers
 from specialize_jax.models.gpt2_config import GPT2Config
 from specialize_jax.models.interface import Batch, Cache
 
@@ -83,7 +83,7 @@ class DecoderLayer(nn.Module):
         kept = self.attention.keys_values(y) if self.keeps else None
         x = x + self.dropout(self.attention(y, y, bias))
         x = x + self.dropout(self.mlp(self.pre_mlp_layer_norm(x)))
-        return layers.constrain(x, "batch", "length", "activation_embed"), kept
+        return activations.constrain(x, "batch", "length", "activation_embed"), kept
 
     def step(
         self, x: jax.Array, cache: Cache, index: jax.Array, bias: jax.Array
@@ -144,7 +144,9 @@ class GPT2(nn.Module):
         """The last states [B, S, D], and what the layers keep."""
         tokens = batch["decoder_input_tokens"]
         segments, positions = layout(self.config, batch)
-        x = layers.constrain(self.embed(tokens, positions), "batch", "length", "activation_embed")
+        x = activations.constrain(
+            self.embed(tokens, positions), "batch", "length", "activation_embed"
+        )
         mask = _visible(self.config, batch, segments)
         return self.decoder(self.dropout(x), attention.mask_bias(mask))
 

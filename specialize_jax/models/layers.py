@@ -19,15 +19,6 @@ _Initializer: TypeAlias = jax.nn.initializers.Initializer
 _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
-def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """Names the dimensions of an activation for the partitioner.
-
-    Outside a mesh, and for names that the axis rules in force do not list, this does nothing.
-    """
-    fallback = nn.spmd.RulesFallback.NO_CONSTRAINT
-    return nn.with_logical_constraint(x, names, fallback=fallback)
-
-
 def parameter(
     module: nn.Module,
     name: str,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from specialize_jax.models import attention, layers
+from specialize_jax.models import activations, attention, layers
 from specialize_jax.models.interface import Batch, Cache
 from specialize_jax.models.t5_config import T5Config
 
@@ -68,7 +68,7 @@ class EncoderLayer(nn.Module):
         x = x + self.dropout(y)
         y = self.mlp(self.pre_mlp_layer_norm(x))
         x = x + self.dropout(y)
-        return layers.constrain(x, "batch", "length", "activation_embed"), None
+        return activations.constrain(x, "batch", "length", "activation_embed"), None
 
 
 class DecoderLayer(nn.Module):
@@ -103,7 +103,7 @@ class DecoderLayer(nn.Module):
         x = x + self.dropout(y)
         y = self.mlp(self.pre_mlp_layer_norm(x))
         x = x + self.dropout(y)
-        return layers.constrain(x, "batch", "length", "activation_embed"), None
+        return activations.constrain(x, "batch", "length", "activation_embed"), None
 
     def cross_keys_values(self, encoded: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What `step` attends to in the encoder: keys and values [B, H, Tin, Dh]."""
@@ -198,7 +198,7 @@ class T5(nn.Module):
     def embed(self, tokens: jax.Array) -> jax.Array:
         """Embeds tokens [B, positions]."""
         embedded = self.token_embedder(tokens)
-        return layers.constrain(embedded, "batch", "length", "activation_embed")
+        return activations.constrain(embedded, "batch", "length", "activation_embed")
 
     def hidden(self, batch: Batch) -> jax.Array:
         """The decoder's last states [B, S, D], rescaled where the variant wants it."""

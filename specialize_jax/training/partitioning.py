@@ -41,6 +41,16 @@ STANDARD_RULES: Rules = (
 """Of parameters and optimizer state; the names are t5x's."""
 
 
+ACTIVATION_RULES = {
+    "batch": BATCH_AXES,
+    "length": None,
+    "activation_embed": None,
+    "heads": "model",
+    "kv": None,
+}
+"""Of activations: rows where the batch lies, heads where their parameters are."""
+
+
 def make_mesh(
     *, fsdp: int = 1, model: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
