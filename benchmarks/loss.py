@@ -24,7 +24,7 @@ import optax
 from specialize_jax import losses, models
 from specialize_jax.apps import program
 from specialize_jax.schemas import UNUSED_LOGPROB, Kind, SparseTargets
-from specialize_jax.training import step, train_state
+from specialize_jax.training import partitioning, step, train_state
 
 ROWS, INPUTS, LENGTH, ENTRIES = 8, 256, 128, 8
 # One run of a compiled program, and its peak memory in bytes.
@@ -82,7 +82,7 @@ def _batch(vocabulary: int) -> dict[str, np.ndarray]:
 
 def _loss_fn(model: models.Model, objective: str) -> step.LossFn:
     return program.make_loss_fn(
-        model, objective=objective, rule=losses.Rule(), chunk=1024, data_shards=1
+        model, objective=objective, rule=losses.Rule(), chunk=1024, mesh=partitioning.make_mesh()
     )
 
 

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from specialize_jax import losses
-from specialize_jax.models import Model
+from specialize_jax.models import Model, activations
 from specialize_jax.schemas import Format, SparseTargets
 from specialize_jax.training import optimizers, partitioning, step
 from specialize_jax.training.train_state import TrainState, create
@@ -71,7 +71,7 @@ def build(
         objective=objective,
         rule=rule,
         chunk=loss_chunk,
-        data_shards=partitioning.batch_shards(mesh),
+        mesh=mesh,
     )
 
     def start(params: Any) -> TrainState:
@@ -96,7 +96,7 @@ def build(
 
 
 def make_loss_fn(
-    model: Model, *, objective: str, rule: losses.Rule, chunk: int, data_shards: int
+    model: Model, *, objective: str, rule: losses.Rule, chunk: int, mesh: Mesh
 ) -> step.LossFn:
     """Returns `loss_fn(params, batch, rng) -> (sum of token losses, sums)` for the train step."""
 
@@ -104,7 +104,8 @@ def make_loss_fn(
         return value.reshape(-1, *value.shape[value.ndim - trailing :])
 
     def loss_fn(params: Any, batch: Any, rng: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        hidden = model.hidden(params, batch, dropout_rng=rng)
+        with activations.sharded(mesh, partitioning.ACTIVATION_RULES):
+            hidden = model.hidden(params, batch, dropout_rng=rng)
         kind = flat(batch["decoder_soft_kind"])
         soft = SparseTargets(
             ids=flat(batch["decoder_soft_ids"], 1),
@@ -125,7 +126,7 @@ def make_loss_fn(
             normalizer=1.0,
             groups=flat(batch["decoder_format"]),
             num_groups=len(Format),
-            data_shards=data_shards,
+            data_shards=partitioning.batch_shards(mesh),
         )
 
     return loss_fn

@@ -1,12 +1,14 @@
-"""Which parameter of ours is which in a Hugging Face T5 folder: one table, read both ways.
+"""Kinds of model that Hugging Face folders hold: their config and their tensors' names.
 
-Theirs store a projection as [out, in] and one tensor a layer; ours are [in, out] and stacked.
+A kind is one `Architecture`, in a module of its own; its table of names is read both ways.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from specialize_jax.models.t5 import T5Config
+from specialize_jax.models.interface import Model
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,17 @@ class Row:
       theirs: name of their tensors; `{}` stands for the layer where ours is stacked.
       transposed: their tensor is the transpose of ours (of a layer of ours).
       layers: how many of their tensors ours stacks; None where it is one tensor.
+      part: which of `parts` equal pieces of their last axis is ours, from 0.
+      parts: how many of our parameters their tensor joins on its last axis, in the order of `part`
+        (GPT-2's query, key and value); not together with `transposed`.
     """
 
     ours: str
     theirs: str
     transposed: bool = False
     layers: int | None = None
+    part: int = 0
+    parts: int = 1
 
     def tensors(self) -> list[str]:
         """Names of their tensors, in the order of the stack."""
@@ -32,48 +39,46 @@ class Row:
         return [self.theirs.format(layer) for layer in range(self.layers)]
 
 
-_PROJECTIONS = {"query": "q", "key": "k", "value": "v", "out": "o"}
-# Sublayers in their order: our name, our norm's name, their name.
-_SUBLAYERS = {
-    "encoder": (
-        ("attention", "pre_attention_layer_norm", "SelfAttention"),
-        ("mlp", "pre_mlp_layer_norm", "DenseReluDense"),
-    ),
-    "decoder": (
-        ("self_attention", "pre_self_attention_layer_norm", "SelfAttention"),
-        ("encoder_decoder_attention", "pre_cross_attention_layer_norm", "EncDecAttention"),
-        ("mlp", "pre_mlp_layer_norm", "DenseReluDense"),
-    ),
-}
+@dataclass(frozen=True)
+class Architecture:
+    """What the converter has to know of a kind of model.
 
-IGNORED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
-"""Stands in old files and is read by nobody."""
-EMBEDDING = "shared.weight"
-HEAD = "lm_head.weight"
-EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-"""Names under which some files repeat the embedding."""
+    Attributes:
+      family: our word for it, as in a checkpoint's config.json ("t5").
+      model_types: `model_type` in Hugging Face's config.json, those that are read.
+      config_type: the type of our config; it has `vocab_size`.
+      read_config: `read_config(raw, tied=...) -> config` of a config.json; `tied` says whether the
+        head is the embedding, which the tensors know better. Raises ValueError for what we do not
+        build.
+      write_config: `write_config(config) -> dict`, the config.json.
+      build: makes the model of a config.
+      table: every parameter of a model of this config, once.
+      embedding: name of the tensor [V, D] of token embeddings.
+      head: name of the tensor [V, D] of the unembedding; where tied, a copy of the embedding.
+      copies: other names under which files repeat the embedding.
+      ignored: a pattern of whole names of tensors that stand in files and are read by nobody.
+      prefix: what some files put before every name but the head's.
+    """
+
+    family: str
+    model_types: tuple[str, ...]
+    config_type: type
+    read_config: Callable[..., Any]
+    write_config: Callable[[Any], dict[str, Any]]
+    build: Callable[[Any], Model]
+    table: Callable[[Any], list[Row]]
+    embedding: str
+    head: str
+    copies: tuple[str, ...] = ()
+    ignored: re.Pattern[str] = field(default=re.compile(r"(?!)"))
+    prefix: str = ""
 
 
-def table(config: T5Config) -> list[Row]:
-    """Every parameter of a T5 of this shape, once."""
-    rows = [Row("token_embedder/embedding", EMBEDDING)]
-    depths = {"encoder": config.num_encoder_layers, "decoder": config.num_decoder_layers}
-    for stack, depth in depths.items():
-        rows += _stack(stack, depth, gated=config.activation == "gated-gelu")
-    if not config.tied_embeddings:
-        rows.append(Row("logits_dense/kernel", HEAD, transposed=True))
-    return rows
+def read_fields(raw: Mapping[str, Any], fields: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Our config's fields from a config.json.
 
-
-def _stack(stack: str, depth: int, *, gated: bool) -> Iterator[Row]:
-    bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-    yield Row(f"{stack}/relpos_bias/rel_embedding", bias, transposed=True)
-    yield Row(f"{stack}/{stack}_norm/scale", f"{stack}.final_layer_norm.weight")
-    matrices = ("wi_0", "wi_1", "wo") if gated else ("wi", "wo")
-    for position, (part, norm, theirs) in enumerate(_SUBLAYERS[stack]):
-        block = f"{stack}.block.{{}}.layer.{position}"
-        yield Row(f"{stack}/layers/{norm}/scale", f"{block}.layer_norm.weight", layers=depth)
-        names = {name: name for name in matrices} if part == "mlp" else _PROJECTIONS
-        for our_name, their_name in names.items():
-            ours = f"{stack}/layers/{part}/{our_name}/kernel"
-            yield Row(ours, f"{block}.{theirs}.{their_name}.weight", transposed=True, layers=depth)
+    Args:
+      raw: content of the file.
+      fields: ours: (theirs, what theirs means where the file leaves it out).
+    """
+    return {ours: raw.get(theirs, default) for ours, (theirs, default) in fields.items()}

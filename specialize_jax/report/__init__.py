@@ -9,6 +9,7 @@
 | `plots`          | charts with matplotlib, as PNG and as SVG that follows the theme    |
 | `accuracy_plots` | those of accuracies; `canvas` is what all charts share              |
 | `page`           | one self-contained HTML page with jinja2                            |
+| `model_card`     | what a student that is handed on says of itself                     |
 
 matplotlib and jinja2 (the extra `report`) are imported when a report is written, not before.
 """
@@ -19,10 +20,11 @@ from typing import Any
 from etils import epath
 
 from specialize_jax.report.collect import Runs, read
+from specialize_jax.report.model_card import model_card
 from specialize_jax.report.tables import build
 from specialize_jax.schemas import folders
 
-__all__ = ["Runs", "build", "read", "write"]
+__all__ = ["Runs", "build", "model_card", "read", "write"]
 
 
 def write(paths: Sequence[epath.PathLike], out: epath.PathLike) -> dict[str, Any]:

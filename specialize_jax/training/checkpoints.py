@@ -68,9 +68,8 @@ class Checkpoints:
         max_to_keep: int | None = None,
         config: Mapping[str, Any] | None = None,
     ):
-        self.folder = _absolute(folder)
+        self.folder = prepare(folder)
         self._config = config
-        _prepare(self.folder)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep),
@@ -107,7 +106,7 @@ class Checkpoints:
             return
         # Not before: by now what was there, if anything, has been restored into this model.
         if self._config is not None and jax.process_index() == 0:
-            (self.folder / _CONFIG).write_text(json.dumps(self._config, indent=2) + "\n")
+            write_config(self.folder, self._config)
             self._config = None
         self._manager.save(
             step,
@@ -195,6 +194,27 @@ class Checkpoints:
             self._manager.reload()
 
 
+def prepare(folder: epath.PathLike) -> epath.Path:
+    """Makes the folder, and finds out now, not at the first save, whether it can be written.
+
+    Args:
+      folder: of checkpoints; a relative path is taken from the working folder.
+
+    Returns:
+      Its absolute path.
+
+    Raises:
+      CheckpointError: it cannot be written.
+    """
+    folder = _absolute(folder)
+    if jax.process_index() == 0:
+        try:
+            folders.make_folder(folder)
+        except SchemaError as error:
+            raise CheckpointError(f"Cannot write checkpoints to {folder}: {error}") from error
+    return folder
+
+
 def all_steps(folder: epath.PathLike) -> list[int]:
     """Steps of the complete checkpoints in a folder, ascending; none where it does not exist."""
     folder = _absolute(folder)
@@ -242,10 +262,7 @@ def check_params(folder: epath.PathLike, step: int) -> None:
 
 def _restore_params(folder: epath.PathLike, step: int, like: Any) -> Any:
     """See `restore_params`; without `like`, shapes and types are the stored ones."""
-    folder = _absolute(folder)
-    if step not in (steps := all_steps(folder)):
-        raise CheckpointError(f"No checkpoint of step {step} in {folder}; it has {steps}.")
-    path = folder / str(step) / "params"
+    path = params_path(folder, step)
     try:
         if like is None:
             like = jax.tree.map(
@@ -259,11 +276,33 @@ def _restore_params(folder: epath.PathLike, step: int, like: Any) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # whatever a damaged file makes the readers raise
-        reason = (str(error).splitlines() or [""])[0][:300]
-        raise CheckpointError(
-            f"The parameters in {folder / str(step)} cannot be read; expected a complete "
-            f"checkpoint, got {type(error).__name__}: {reason}"
-        ) from error
+        raise unreadable(path.parent, error) from error
+
+
+def params_path(folder: epath.PathLike, step: int) -> epath.Path:
+    """Where the parameters of a step lie.
+
+    Raises:
+      CheckpointError: no such step.
+    """
+    folder = _absolute(folder)
+    if step not in (steps := all_steps(folder)):
+        raise CheckpointError(f"No checkpoint of step {step} in {folder}; it has {steps}.")
+    return folder / str(step) / "params"
+
+
+def unreadable(path: epath.PathLike, error: Exception) -> CheckpointError:
+    """The error that says why the parameters of a checkpoint cannot be read."""
+    reason = (str(error).splitlines() or [""])[0][:300]
+    return CheckpointError(
+        f"The parameters in {path} cannot be read; expected a complete checkpoint, got "
+        f"{type(error).__name__}: {reason}"
+    )
+
+
+def write_config(folder: epath.Path, config: Mapping[str, Any]) -> None:
+    """Stores what `read_config` reads."""
+    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def read_config(folder: epath.PathLike) -> dict[str, Any]:
@@ -336,13 +375,3 @@ def _absolute(folder: epath.PathLike) -> epath.Path:
 def _is_complete(path: epath.Path) -> bool:
     # A bucket has no atomic rename: Orbax marks a whole checkpoint there with a file.
     return "://" not in str(path) or (path / "commit_success.txt").exists()
-
-
-def _prepare(folder: epath.Path) -> None:
-    """Makes the folder, and finds out now, not at the first save, whether it can be written."""
-    if jax.process_index() != 0:
-        return
-    try:
-        folders.make_folder(folder)
-    except SchemaError as error:
-        raise CheckpointError(f"Cannot write checkpoints to {folder}: {error}") from error

@@ -36,8 +36,19 @@ STANDARD_RULES: Rules = (
     ("layers", None),
     ("length", None),
     ("relpos_buckets", None),
+    ("abspos_buckets", None),
 )
 """Of parameters and optimizer state; the names are t5x's."""
+
+
+ACTIVATION_RULES = {
+    "batch": BATCH_AXES,
+    "length": None,
+    "activation_embed": None,
+    "heads": "model",
+    "kv": None,
+}
+"""Of activations: rows where the batch lies, heads where their parameters are."""
 
 
 def make_mesh(

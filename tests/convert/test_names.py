@@ -2,7 +2,7 @@ import jax
 import pytest
 from flax import traverse_util
 
-from specialize_jax.convert import names
+from specialize_jax.convert import t5_hf
 from specialize_jax.models import t5
 
 
@@ -15,7 +15,7 @@ def test_the_table_lists_every_parameter_once(tied, activation):
     )  # fmt: skip
     shapes = jax.eval_shape(t5.build(config).init, jax.random.key(0))
     paths = traverse_util.flatten_dict(shapes, sep="/")
-    rows = names.table(config)
+    rows = t5_hf.table(config)
     assert sorted(row.ours for row in rows) == sorted(paths)
     theirs = [name for row in rows for name in row.tensors()]
     assert len(set(theirs)) == len(theirs)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
+from specialize_jax import models
 from specialize_jax.training import optimizers, partitioning, train_state
 
 MESH = AbstractMesh((2, 4, 2), partitioning.AXES)
@@ -31,6 +32,20 @@ def test_rules_can_be_given():
     rules = [("embed", "data"), ("mlp", None)]
     spec = partitioning.partition_spec((8, 6), ("embed", "mlp"), MESH, rules)
     assert spec == PartitionSpec("data", None)
+
+
+@pytest.mark.parametrize("size", ["flan_t5_small", "t5_small", "gpt2_small"])
+def test_every_student_s_parameters_have_a_rule(size):
+    model = models.build(size)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    specs = jax.tree.map(
+        lambda names, leaf: partitioning.partition_spec(leaf.shape, names, MESH, RULES),
+        model.axes(),
+        shapes,
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
+    mlp = specs["decoder"]["layers"]["mlp"]
+    assert mlp["wo"]["kernel"] == PartitionSpec(None, "model", "fsdp")
 
 
 def test_partition_spec_errors():

@@ -1,0 +1,233 @@
+"""`specialize-jax convert`: checkpoints of Hugging Face and t5x <-> ours, a tensor at a time."""
+
+import argparse
+import contextlib
+import dataclasses
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from specialize_jax import convert, report
+from specialize_jax.apps import carry, progress, provenance
+from specialize_jax.convert import families
+from specialize_jax.training import checkpoints, streamed
+
+EPILOG = """\
+examples:
+  specialize-jax convert --from hf --to orbax flan-t5-small out/flan_t5_small
+  specialize-jax convert --from t5x --to orbax --size flan_t5_xxl \\
+      gs://t5-data/pretrained_models/t5x/flan_t5_xxl/checkpoint_1114000 out/flan_t5_xxl
+  specialize-jax convert --from orbax --to hf out/line/model out/line/hf
+`train` takes the second form's DST as INITIAL_CHECKPOINT_PATH, `evaluate` as MODEL_DIR; it holds
+the student's tokenizer where one came along, or was given by --tokenizer."""
+_CHECKPOINTS = "checkpoints"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags."""
+    parser.add_argument(
+        "--from",
+        dest="source_form",
+        required=True,
+        choices=("hf", "t5x", "orbax"),
+        help="form of SRC: a Hugging Face folder, a t5x checkpoint, or a MODEL_DIR of ours",
+    )
+    parser.add_argument(
+        "--to", dest="target_form", required=True, choices=("orbax", "hf"), help="form of DST"
+    )
+    parser.add_argument("source", metavar="SRC", help="folder to read, local or gs://")
+    parser.add_argument("target", metavar="DST", help="folder to write; absent or empty")
+    parser.add_argument(
+        "--dtype",
+        help=f"of the parameters: {' or '.join(convert.DTYPES)}; default: as they are stored",
+    )
+    parser.add_argument(
+        "--checkpoint_step", type=int, metavar="N", help="of a MODEL_DIR; default: the last"
+    )
+    parser.add_argument("--size", help="of a t5x checkpoint, a name of models.t5.SIZES")
+    parser.add_argument(
+        "--vocab_size", type=int, metavar="V", help="rows of the embedding, padding included"
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="FILE", help="a .model or tokenizer.json that SRC does not hold"
+    )
+    parser.add_argument(
+        "--like",
+        metavar="DIR",
+        help="Hugging Face folder whose tokenizer and generation config DST gets; default: the one "
+        "that SRC came from, where that is known",
+    )
+    parser.add_argument(
+        "--base_model",
+        metavar="NAME",
+        help="for the model card: what the student was trained from, as Hugging Face's hub calls it",
+    )
+
+
+class Source(NamedTuple):
+    """What is converted.
+
+    Attributes:
+      config: of the model.
+      params: its parameters, in the dtype that is wanted.
+      name: of the model, for people.
+      step: of training; 0 where unknown.
+      prefix: of the names of tensors in a Hugging Face folder; None where there was none.
+      files: a Hugging Face folder whose other files belong to the model; None where there is none.
+      tokenizer: the student's tokenizer file; None where there is none.
+    """
+
+    config: Any
+    params: convert.Lazy
+    name: str
+    step: int
+    prefix: str | None
+    files: epath.Path | None
+    tokenizer: epath.Path | None
+
+
+def main(args: argparse.Namespace) -> int:
+    """Converts; what was noteworthy is printed."""
+    if args.dtype is not None:
+        convert.check_dtype(args.dtype)
+    if args.source_form == args.target_form == "hf" and args.source == args.target:
+        raise ValueError(f"SRC and DST are both '{args.source}'")
+    target = _fresh(args.target)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always", UserWarning)
+        with _opened(args) as source:
+            for warning in noted:
+                print(f"note: {warning.message}")
+            source = _counted(source)
+            if args.target_form == "hf":
+                _to_hf(source, target, args)
+            else:
+                _to_orbax(source, target, args)
+    _print_summary(source, target)
+    return 0
+
+
+def _fresh(path: str) -> epath.Path:
+    target = epath.Path(path)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"DST '{path}' exists and is not empty; give another folder or remove it")
+    return target
+
+
+@contextlib.contextmanager
+def _opened(args: argparse.Namespace) -> Iterator[Source]:
+    """Opens SRC in whichever form it is."""
+    path = epath.Path(args.source)
+    tokenizer = epath.Path(args.tokenizer) if args.tokenizer else None
+    files = epath.Path(args.like) if args.like else None
+    name = path.name
+    if args.source_form == "hf":
+        with convert.open_hf(path, vocab_size=args.vocab_size) as found:
+            tokenizer = tokenizer or carry.tokenizer_of(path)
+            params = found.params.astype(args.dtype)
+            yield Source(found.config, params, name, 0, found.prefix, files or path, tokenizer)
+    elif args.source_form == "t5x":
+        with convert.open_t5x(path, args.size, vocab_size=args.vocab_size) as (config, params, at):
+            name = args.size or name
+            tokenizer = tokenizer or (files and carry.tokenizer_of(files))
+            yield Source(config, params.astype(args.dtype), name, at or 0, None, files, tokenizer)
+    else:
+        yield _own(path, args, files, tokenizer)
+
+
+def _own(
+    path: epath.Path,
+    args: argparse.Namespace,
+    files: epath.Path | None,
+    tokenizer: epath.Path | None,
+) -> Source:
+    """Opens a MODEL_DIR, or one of its checkpoints."""
+    step = args.checkpoint_step
+    if path.name.isdigit() and path.parent.name == _CHECKPOINTS:
+        path, step = path.parent.parent, int(path.name) if step is None else step
+    folder = path / _CHECKPOINTS
+    run = checkpoints.read_config(folder)
+    step = checkpoints.latest_step(folder) if step is None else step
+    if step is None:
+        raise ValueError(f"no checkpoints in '{folder}'")
+    family = families.of_name(run.get("family", "t5"))
+    try:
+        config = family.config_type(**run["model"])
+    except TypeError as error:
+        raise ValueError(f"'{folder}/config.json' does not describe a student: {error}") from error
+    params = convert.Lazy(*streamed.open_params(folder, step))
+    if args.vocab_size is not None:
+        config, params = convert.fit_vocabulary(config, params, args.vocab_size, path)
+    student = run.get("student_tokenizer")
+    if tokenizer is None and student is not None:
+        tokenizer = path / student["file"]
+    files = files or carry.origin(path)
+    prefix = run.get("hf_prefix") or carry.prefix(path)
+    return Source(config, params.astype(args.dtype), run["name"], step, prefix, files, tokenizer)
+
+
+def _counted(source: Source) -> Source:
+    """The same source, with a bar that counts the tensors read."""
+    total = sum(1 for leaf in source.params.shapes.values() for _ in convert.pieces(leaf.shape))
+    done = progress.bar("tensors", total)
+
+    def read(path: str, index: tuple[slice, ...]) -> np.ndarray:
+        part = source.params.read(path, index)
+        done(1)
+        return part
+
+    return source._replace(params=dataclasses.replace(source.params, read=read))
+
+
+def _to_hf(source: Source, target: epath.Path, args: argparse.Namespace) -> None:
+    convert.write_hf(
+        source.config, source.params, target, source=source.files, prefix=source.prefix
+    )
+    if source.tokenizer is not None:
+        carry.put_tokenizer(source.tokenizer, target)
+    if args.source_form == "orbax":
+        model_dir = epath.Path(args.source)
+        if model_dir.name.isdigit():
+            model_dir = model_dir.parent.parent
+        card = report.model_card(model_dir, source.step, base_model=carry.hub_name(source.files))
+        (target / "README.md").write_text(card)
+
+
+def _to_orbax(source: Source, target: epath.Path, args: argparse.Namespace) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    student = None
+    if source.tokenizer is not None:
+        student = carry.keep_tokenizer(source.tokenizer, target, source.config.vocab_size)
+    if source.files is not None:
+        carry.keep_files(source.files, target)
+    provenance.write(target, "convert")
+    streamed.write_params(
+        target / _CHECKPOINTS,
+        source.step,
+        source.params.shapes,
+        source.params.read,
+        convert.pieces,
+        config={
+            "family": families.of_config(source.config).family,
+            "name": source.name,
+            "model": dataclasses.asdict(source.config),
+            "student_tokenizer": student,
+            "hf_prefix": source.prefix,
+            "converted_from": {"form": args.source_form, "path": args.source},
+        },
+    )
+
+
+def _print_summary(source: Source, target: epath.Path) -> None:
+    leaves = source.params.shapes.values()
+    count = sum(math.prod(leaf.shape) for leaf in leaves)
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    kinds = ", ".join(sorted({leaf.dtype.name for leaf in leaves}))
+    print(f"{source.name}: {count:,} parameters, {size:,} bytes, {kinds}")
+    if source.tokenizer is None:
+        print("note: no tokenizer came along; give one with --tokenizer")
+    print(f"written: {target}")

@@ -1,0 +1,85 @@
+"""Run by `test_program.py` in its own process, with 8 simulated devices."""
+
+import re
+
+import jax
+import numpy as np
+import optax
+
+from specialize_jax import losses, models
+from specialize_jax.apps import program
+from specialize_jax.schemas import Kind, batches
+from specialize_jax.training import optimizers, partitioning
+
+ROWS, STEPS = 8, 2
+
+
+def main() -> None:
+    """Asserts that real students train on every mesh as on one device, rows never gathered."""
+    for size, meshes in (("t5_1_1_tiny", [(8, 1), (2, 2)]), ("gpt2_tiny", [(2, 4)])):
+        model = models.build(size, dropout_rate=0.0, num_heads=8)
+        batch = _batch(model)
+        expected = _train(model, batch, jax.devices()[:1], 1, 1)
+        for fsdp, parts in meshes:
+            found = _train(model, batch, jax.devices(), fsdp, parts)
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+                found,
+                expected,
+            )
+    print("equal")
+
+
+def _batch(model: models.Model) -> dict[str, np.ndarray]:
+    vocabulary = model.config.vocab_size
+    layout = batches.fields(16, 8, 2, vocabulary)
+    if model.decoder_only:
+        layout = batches.decoder_only_fields(16, 2, vocabulary)
+    rng = np.random.default_rng(0)
+    batch = {
+        name: np.zeros((ROWS, *field.shape), field.dtype)
+        if field.dtype != np.int32
+        else rng.integers(0, 100, (ROWS, *field.shape)).astype(np.int32)
+        for name, field in layout.items()
+    }
+    for name, value in batch.items():
+        if name.endswith(("segment_ids", "causal_attention")):
+            value[:] = 1
+        if name.endswith("positions"):
+            value[:] = np.arange(value.shape[1])
+    batch["decoder_soft_kind"][:] = Kind.ONE_HOT
+    batch["decoder_soft_ids"][..., 1] += 100
+    batch["decoder_format"][:] = 0
+    batch["decoder_loss_weights"][:] = rng.integers(0, 2, batch["decoder_loss_weights"].shape)
+    return batch
+
+
+def _train(model: models.Model, batch: dict, devices: list, fsdp: int, parts: int):
+    mesh = partitioning.make_mesh(fsdp=fsdp, model=parts, devices=devices)
+    course = optimizers.schedule("constant", base_learning_rate=1e-1)
+    made = program.build(
+        model,
+        mesh,
+        objective="match_distribution",
+        rule=losses.Rule(),
+        tx=optax.sgd(course),
+        course=course,
+        loss_chunk=4,
+    )
+    placed = partitioning.shard_batch(batch, mesh)
+    state = made.start(None)
+    if parts == 1 and fsdp > 1:
+        _assert_rows_stay(made.train_step.lower(state, placed).compile().as_text(), model)
+    for _ in range(STEPS):
+        state, _ = made.train_step(state, placed)
+    return jax.device_get(state.params)
+
+
+def _assert_rows_stay(text: str, model: models.Model) -> None:
+    """No activation [rows of all devices, length, width] exists on a device."""
+    width = model.config.d_model
+    assert not re.search(rf"f32\[{ROWS},(16|8),{width}\]", text)
+
+
+if __name__ == "__main__":
+    main()
