@@ -11,11 +11,11 @@ import jax
 import numpy as np
 from etils import epath
 
-from specialize_jax import answers, decoding, tokenizers
+from specialize_jax import answers, decoding, models, tokenizers
 from specialize_jax.apps import data_dir, gin_setup, progress, provenance
 from specialize_jax.data import formats as formats_lib
 from specialize_jax.evaluation import readers, runner, scoring
-from specialize_jax.models import Model, t5
+from specialize_jax.models import Model
 from specialize_jax.schemas import Format, folders, results
 from specialize_jax.training import checkpoints
 
@@ -83,7 +83,7 @@ def run(
     folder = epath.Path(model_dir)
     config = checkpoints.read_config(folder / "checkpoints")
     try:
-        model = t5.build(t5.T5Config(**config["model"]), name=config["name"])
+        model = models.rebuild(config["family"], config["name"], config["model"])
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"'{folder / 'checkpoints' / 'config.json'}' does not describe a student: {error!r}"
@@ -124,7 +124,9 @@ def run(
             predictions = runner.run(
                 rows,
                 prompt.render,
-                functools.partial(_predict, decode, params, tokenizer, batch_size, input_length),
+                functools.partial(
+                    _predict, model, decode, params, tokenizer, batch_size, input_length
+                ),
                 modes=answers.modes_of(*{row.kind for row in rows}),
                 batch_size=batch_size,
                 progress=progress.counter(f"step {step}: {task}", len(rows)),
@@ -258,7 +260,7 @@ def build_prompt(label: str, name: str, exemplars: str | None) -> Prompt:
 def _decode(
     model: Model, eos_id: int, max_length: int, params: Any, tokens: jax.Array
 ) -> jax.Array:
-    """Returns greedy answers [B, max_length] of encoder tokens [B, T]."""
+    """Returns greedy answers [B, max_length] of input tokens [B, T]."""
     cache = model.init_cache(params, tokens, max_length)
     answers, _ = decoding.greedy(
         functools.partial(model.decode_step, params),
@@ -266,11 +268,14 @@ def _decode(
         batch_size=tokens.shape[0],
         max_length=max_length,
         eos_id=eos_id,
+        start_tokens=model.start_tokens(tokens),
+        pad_id=model.pad_id,
     )
     return answers
 
 
 def _predict(
+    model: Model,
     decode: Callable[[Any, np.ndarray], jax.Array],
     params: Any,
     tokenizer: tokenizers.Tokenizer,
@@ -279,14 +284,14 @@ def _predict(
     prompts: list[str],
 ) -> list[str]:
     """Returns the answers to some prompts, which are padded to few shapes."""
-    ids = [[*tokenizer.encode(prompt), tokenizer.eos_id] for prompt in prompts]
+    # An encoder's input is ended; a prompt is to be continued.
+    end = [] if model.decoder_only else [tokenizer.eos_id]
+    ids = [[*tokenizer.encode(prompt), *end] for prompt in prompts]
     longest = max(map(len, ids))
     length = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, input_length)
-    tokens = np.zeros((batch_size, length), np.int32)
-    for row, values in zip(tokens, ids, strict=False):
-        row[: len(values)] = values
-    # Rows beyond the prompts must hold a token: attention over nothing is not a number.
-    tokens[len(ids) :, 0] = tokenizer.eos_id
+    # Rows beyond the prompts hold a token, for inputs of padding alone mean nothing.
+    unused = [[tokenizer.eos_id]] * (batch_size - len(ids))
+    tokens = models.pad_inputs(model, [*ids, *unused], length)
     answers = np.asarray(decode(params, tokens))[: len(ids)]
     return [tokenizer.decode(row.tolist()) for row in answers]
 

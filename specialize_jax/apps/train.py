@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from specialize_jax import convert, losses
+from specialize_jax import convert, losses, models
 from specialize_jax.apps import gin_setup, provenance
 from specialize_jax.data.packed import PackedRows
 from specialize_jax.models import Model
@@ -131,7 +131,7 @@ def run(
     rows = PackedRows(packed_dir, "train", batch_rows=batch_size, seed=seed)
     check_settings(rows.info, model, objective, tail, min_coverage)
     config = {
-        "family": "t5",
+        "family": model.family,
         "name": model.name,
         "model": dataclasses.asdict(model.config),
         "objective": objective,
@@ -366,5 +366,5 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
 
     What changes how a student is computed, and not what its parameters are, may differ.
     """
-    ignored = ("dtype", "dropout_rate", "remat")
-    return folders.differences(there, {k: v for k, v in here.items() if k not in ignored})
+    asked = {name: value for name, value in here.items() if name not in models.NUMERICS}
+    return folders.differences(there, asked)

@@ -6,10 +6,11 @@ from typing import Any
 import jax
 from flax import traverse_util
 
+from specialize_jax.convert.gpt2_hf import GPT2
 from specialize_jax.convert.names import Architecture
 from specialize_jax.convert.t5_hf import T5
 
-ALL = (T5,)
+ALL = (T5, GPT2)
 
 
 def of_hf(raw: Mapping[str, Any]) -> Architecture:

@@ -80,7 +80,7 @@ def _merged(
 def _plain(config: Any) -> dict[str, Any]:
     """A config as `read_config` gives it: what decides how it is computed does not count."""
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    how = {name: defaults[name] for name in ("dtype", "remat") if name in defaults}
+    how = {name: defaults[name] for name in ("dtype", "remat", "attention")}
     return dataclasses.asdict(config) | how
 
 

@@ -46,8 +46,10 @@ def _read_config(raw: Mapping[str, Any], *, tied: bool) -> T5Config:
     """Reads config.json; the config is in float32 and without rematerialisation."""
     fields = read_fields(raw, _FIELDS)
     decoder_layers = raw.get("num_decoder_layers")
-    # `scale_decoder_outputs` is transformers 5; before, tying and rescaling went together.
-    rescale = raw.get("scale_decoder_outputs", raw.get("tie_word_embeddings", True))
+    # `scale_decoder_outputs` is transformers 5; before, tying and rescaling went together. mT5 is
+    # never rescaled, though transformers 5 calls each one tied.
+    together = raw.get("tie_word_embeddings", True) and raw["model_type"] != "mt5"
+    rescale = raw.get("scale_decoder_outputs", together)
     return T5Config(
         **fields,
         num_decoder_layers=(

@@ -1,8 +1,11 @@
 """Decoding over a step function: no model is known here, arrays come out.
 
     decode_step = functools.partial(model.decode_step, params)
-    cache = model.init_cache(params, encoder_input_tokens, 64)
-    tokens, lengths = decoding.greedy(decode_step, cache, batch_size=8, max_length=64, eos_id=1)
+    cache = model.init_cache(params, inputs, 64)
+    tokens, lengths = decoding.greedy(
+        decode_step, cache, batch_size=8, max_length=64, eos_id=1,
+        start_tokens=model.start_tokens(inputs), pad_id=model.pad_id,
+    )
 
 Do this inside one `jax.jit` that takes `params` as an argument: a step bound to arrays outside of
 the `jit` would put them into the program as constants.

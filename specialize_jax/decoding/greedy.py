@@ -29,7 +29,7 @@ def greedy(
     batch_size: int,
     max_length: int,
     eos_id: int,
-    start_id: int = 0,
+    start_tokens: jax.Array | int = 0,
     pad_id: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """Decodes until every row has ended or is full.
@@ -41,7 +41,8 @@ def greedy(
       batch_size: `B`.
       max_length: tokens per row at most, the end-of-sequence token included.
       eos_id: the token that ends a row.
-      start_id: the token that the first step reads; it is not part of the result.
+      start_tokens: what the first step reads, [B] or one for all rows (`Model.start_tokens`); not
+        part of the result.
       pad_id: what stands after a row's end.
 
     Returns:
@@ -67,7 +68,7 @@ def greedy(
 
     start = _State(
         step=jnp.zeros((), jnp.int32),
-        last=jnp.full((batch_size,), start_id, jnp.int32),
+        last=jnp.broadcast_to(jnp.asarray(start_tokens, jnp.int32), (batch_size,)),
         done=jnp.zeros((batch_size,), bool),
         tokens=jnp.full((batch_size, max_length), pad_id, jnp.int32),
         lengths=jnp.zeros((batch_size,), jnp.int32),

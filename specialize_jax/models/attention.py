@@ -1,8 +1,11 @@
-"""Attention of T5, and the relative bias that takes the place of positions.
+"""Attention, and T5's relative bias that takes the place of positions.
 
 Letters: `B` rows, `Q` query positions, `K` key positions, `H` heads, `Dh` width of a head,
 `D` model width. Logits, biases and softmax are float32; matrix products run in `dtype`.
 """
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,8 @@ import numpy as np
 from flax import linen as nn
 
 from specialize_jax.models import layers
+
+_Initializer: TypeAlias = jax.nn.initializers.Initializer
 
 MASKED = -1e10
 """Added to an attention logit that must not count; finite, so that a row of them has no NaN."""
@@ -96,36 +101,112 @@ class RelativeBias(nn.Module):
         return skewed[None, :, :, queries - 1 :]
 
 
-class Attention(nn.Module):
-    """T5's multi-head attention: logits are not divided by the root of the head's width.
+def plain(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    scale: float,
+    drop: Callable[[jax.Array], jax.Array] = lambda weights: weights,
+) -> jax.Array:
+    """Attention written out.
 
-    The initial scale of the query kernel makes up for that, as in t5x.
+    Args:
+      query: [B, Q, H, Dh].
+      key: [B, K, H, Dh].
+      value: [B, K, H, Dh].
+      bias: [1 or B, 1 or H, Q, K] float32, added to the logits.
+      mask: [1 or B, 1, Q, K] float32, added to the logits; None where `bias` holds it.
+      scale: factor on the products of queries and keys.
+      drop: dropout on the weights [B, H, Q, K].
+
+    Returns:
+      [B, Q, H, Dh].
+    """
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    logits = logits * scale + bias
+    if mask is not None:
+        logits = logits + mask
+    weights = drop(jax.nn.softmax(logits, axis=-1).astype(value.dtype))
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def fused(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    scale: float,
+) -> jax.Array:
+    """The same as `plain`, without dropout, by `jax.nn.dot_product_attention`.
+
+    On a GPU, in bfloat16 and for the shapes that it takes, this is cuDNN's flash attention, which
+    never stores [Q, K] logits; it is given the bias in bfloat16. Elsewhere XLA compiles it.
+    """
+    bias = bias if mask is None else bias + mask
+    implementation: Literal["cudnn", "xla"] = "cudnn" if _cudnn_serves(query, key) else "xla"
+    if implementation == "cudnn":
+        bias = bias.astype(query.dtype)
+    return jax.nn.dot_product_attention(
+        query, key, value, bias, scale=scale, implementation=implementation
+    )
+
+
+def _cudnn_serves(query: jax.Array, key: jax.Array) -> bool:
+    """Whether cuDNN's kernel takes these; it raises for what it does not take."""
+    length, width = query.shape[1], query.shape[3]
+    return (
+        jax.default_backend() == "gpu"
+        and query.dtype == jnp.bfloat16
+        and width % 8 == 0
+        and width <= 128
+        and length % 2 == 0
+        and key.shape[1] % 2 == 0
+    )
+
+
+class Attention(nn.Module):
+    """Multi-head attention.
 
     Attributes:
       embed_dim: `D`.
       num_heads: `H`.
       head_dim: `Dh`.
-      dropout_rate: on the attention weights.
       dtype: dtype of the matrix products.
+      kind: one of `choices.ATTENTION`. Where dropout is in force it is "plain", for
+        `jax.nn.dot_product_attention` draws none.
+      inits: initialisers of the query kernel, of the key and value kernels, and of the last one.
+      scale: factor on the products of queries and keys.
+      use_bias: whether the projections have one.
+      dropout_rate: on the attention weights.
+      dropout_shared: one mask for all queries, see `layers.dropout`.
     """
 
     embed_dim: int
     num_heads: int
     head_dim: int
-    dropout_rate: float
     dtype: str
+    kind: str
+    inits: tuple[_Initializer, _Initializer, _Initializer]
+    scale: float = 1.0
+    use_bias: bool = False
+    dropout_rate: float = 0.0
+    dropout_shared: bool = True
 
     def setup(self) -> None:
         """Declares the four projections."""
         joined = self.num_heads * self.head_dim
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-        query_init = nn.initializers.variance_scaling(1.0 / self.head_dim, "fan_in", "normal")
+        query_init, init, out_init = self.inits
         into = ("embed", "joined_kv")
-        self.query = layers.Dense(joined, into, query_init, self.dtype)
-        self.key = layers.Dense(joined, into, init, self.dtype)
-        self.value = layers.Dense(joined, into, init, self.dtype)
-        self.out = layers.Dense(self.embed_dim, into[::-1], init, self.dtype)
-        self.dropout = layers.dropout(self.dropout_rate)
+        self.query = layers.Dense(joined, into, query_init, self.dtype, self.use_bias)
+        self.key = layers.Dense(joined, into, init, self.dtype, self.use_bias)
+        self.value = layers.Dense(joined, into, init, self.dtype, self.use_bias)
+        self.out = layers.Dense(self.embed_dim, into[::-1], out_init, self.dtype, self.use_bias)
+        self.dropout = layers.dropout(self.dropout_rate, shared=self.dropout_shared)
 
     def _split(self, x: jax.Array) -> jax.Array:
         x = x.reshape(*x.shape[:-1], self.num_heads, self.head_dim)
@@ -136,7 +217,7 @@ class Attention(nn.Module):
         inputs: jax.Array,
         memory: jax.Array,
         bias: jax.Array,
-        mask: jax.Array | None,
+        mask: jax.Array | None = None,
     ) -> jax.Array:
         """Attends from every position of `inputs` to every position of `memory`.
 
@@ -149,16 +230,15 @@ class Attention(nn.Module):
         Returns:
           [B, Q, D].
         """
-        query = self._split(self.query(inputs))
-        key = self._split(self.key(memory))
-        value = self._split(self.value(memory))
-        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-        logits = logits + bias
-        if mask is not None:
-            logits = logits + mask
-        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-        weights = self.dropout(weights)
-        result = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        parts = (
+            self._split(self.query(inputs)),
+            self._split(self.key(memory)),
+            self._split(self.value(memory)),
+        )
+        if self.kind == "fused" and self.dropout_rate == 0:
+            result = fused(*parts, bias, mask, scale=self.scale)
+        else:
+            result = plain(*parts, bias, mask, scale=self.scale, drop=self.dropout)
         return self.out(result.reshape(*inputs.shape[:-1], -1))
 
     def keys_values(self, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -180,6 +260,27 @@ class Attention(nn.Module):
         """
         query = self.query(x).reshape(-1, self.num_heads, self.head_dim)
         logits = jnp.einsum("bhd,bhkd->bhk", query, key, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(logits + bias, axis=-1).astype(self.dtype)
+        weights = jax.nn.softmax(logits * self.scale + bias, axis=-1).astype(self.dtype)
         result = jnp.einsum("bhk,bhkd->bhd", weights, value)
         return self.out(result.reshape(x.shape[0], -1))
+
+    def extend(
+        self, x: jax.Array, key: jax.Array, value: jax.Array, index: jax.Array, bias: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """`step` to cached positions and to itself.
+
+        Args:
+          x: [B, D].
+          key: [B, H, K, Dh], the keys so far; position `index` is written.
+          value: [B, H, K, Dh].
+          index: [] int32.
+          bias: [1 or B, 1 or H, K] float32, the mask included.
+
+        Returns:
+          [B, D], and the keys and values with position `index` filled.
+        """
+        own_key, own_value = self.keys_values(x[:, None])
+        # Written before it is read: a position attends to itself.
+        key = jax.lax.dynamic_update_slice_in_dim(key, own_key, index, axis=2)
+        value = jax.lax.dynamic_update_slice_in_dim(value, own_value, index, axis=2)
+        return self.step(x, key, value, bias), key, value

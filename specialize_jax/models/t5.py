@@ -12,14 +12,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.core import meta
 
-from specialize_jax.models import attention
+from specialize_jax.models import attention, boundary
 from specialize_jax.models.interface import Batch, Cache, Model, Params
-from specialize_jax.models.t5_config import ACTIVATIONS, DTYPES, REMAT, SIZES, T5Config
+from specialize_jax.models.t5_config import ACTIVATIONS, SIZES, T5Config
 from specialize_jax.models.t5_network import T5, DecoderLayer, relative_bias
 
-__all__ = ["ACTIVATIONS", "DTYPES", "REMAT", "SIZES", "T5Config", "build"]
+__all__ = ["ACTIVATIONS", "SIZES", "T5Config", "build"]
+
+START_TOKEN = 0
+"""What decoding starts from: padding, as every published T5 was trained."""
 
 
 def build(config: T5Config, *, name: str = "t5") -> Model:
@@ -34,12 +36,16 @@ def build(config: T5Config, *, name: str = "t5") -> Model:
     """
     return Model(
         name=name,
+        family="t5",
         config=config,
+        decoder_only=False,
+        pad_id=0,
         init=functools.partial(_init, config),
         axes=functools.partial(_axes, config),
         hidden=functools.partial(_hidden, config),
         unembed=functools.partial(_unembed, config),
         logits=functools.partial(_logits, config),
+        start_tokens=_start_tokens,
         init_cache=functools.partial(_init_cache, config),
         decode_step=functools.partial(_decode_step, config),
     )
@@ -51,15 +57,11 @@ def _dummy_batch() -> Batch:
 
 
 def _init(config: T5Config, rng: jax.Array) -> Params:
-    return meta.unbox(_without_dropout(config).init(rng, _dummy_batch())["params"])
+    return boundary.init(_without_dropout(config), _dummy_batch(), rng)
 
 
 def _axes(config: T5Config) -> dict[str, Any]:
-    module = _without_dropout(config)
-    boxed = jax.eval_shape(module.init, jax.random.key(0), _dummy_batch())["params"]
-    return jax.tree.map(
-        lambda box: box.names, boxed, is_leaf=lambda node: isinstance(node, meta.AxisMetadata)
-    )
+    return boundary.axes(_without_dropout(config), _dummy_batch())
 
 
 def _without_dropout(config: T5Config) -> T5:
@@ -85,19 +87,16 @@ def _logits(config: T5Config, params: Params, batch: Batch) -> jax.Array:
 
 
 def _project(config: T5Config, params: Params, hidden: jax.Array) -> jax.Array:
-    unembed = _unembed(config, params).astype(config.dtype)
-    return jnp.dot(hidden, unembed, preferred_element_type=jnp.float32)
+    return boundary.project(hidden, _unembed(config, params), config.dtype)
 
 
 def _decoder_layer(config: T5Config, params: Params, index: int) -> DecoderLayer:
-    """The layer at `index`, bound to its slice of the stacked parameters.
-
-    Decoding is not scanned over layers: with constant indices XLA takes these slices out of the
-    decoding loop, while a scan would copy each layer's weights and cross-attention keys at every
-    token.
-    """
-    own = jax.tree.map(lambda stacked: stacked[index], params["decoder"]["layers"])
+    own = boundary.layer(params["decoder"]["layers"], index)
     return DecoderLayer(dataclasses.replace(config, dropout_rate=0.0)).bind({"params": own})
+
+
+def _start_tokens(inputs: jax.Array) -> jax.Array:
+    return jnp.full(inputs.shape[:1], START_TOKEN, jnp.int32)
 
 
 def _init_cache(

@@ -3,16 +3,9 @@
 import dataclasses
 import functools
 
-import jax
+from specialize_jax.models import choices
 
 ACTIVATIONS = ("gated-gelu", "relu")
-DTYPES = ("float32", "bfloat16")
-REMAT = {
-    "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "minimal": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
-}
-"""What the backward pass finds stored: all, layer inputs only, or the results of projections."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +27,9 @@ class T5Config:
       rescale_output: the last states are multiplied by D**-0.5 (T5 1.0).
       dropout_rate: used only where a dropout key is given; 0 is off.
       layer_norm_epsilon: added to the mean square.
-      dtype: of activations and matrix products, one of `DTYPES`.
-      remat: one of `REMAT`.
+      dtype: of activations and matrix products, one of `choices.DTYPES`.
+      remat: one of `choices.REMAT`.
+      attention: one of `choices.ATTENTION`.
     """
 
     d_model: int
@@ -54,16 +48,25 @@ class T5Config:
     layer_norm_epsilon: float = 1e-6
     dtype: str = "float32"
     remat: str = "none"
+    attention: str = "plain"
 
     def __post_init__(self) -> None:
         """Refuses names that nothing stands behind."""
-        choices = {"activation": ACTIVATIONS, "dtype": DTYPES, "remat": tuple(REMAT)}
-        for field, allowed in choices.items():
-            if getattr(self, field) not in allowed:
-                raise ValueError(
-                    f"Expected {field} to be one of {', '.join(allowed)}, "
-                    f"got {getattr(self, field)!r}."
-                )
+        choices.check(self, activation=ACTIVATIONS)
+
+
+def _first_sizes() -> dict[str, T5Config]:
+    """T5 1.0, trained with dropout 0.1 (1910.10683, section 3.1.2)."""
+    first = functools.partial(
+        T5Config, activation="relu", tied_embeddings=True, rescale_output=True, dropout_rate=0.1
+    )
+    return {
+        "t5_small": first(512, 64, 2048, 8, 6, 6),
+        "t5_base": first(768, 64, 3072, 12, 12, 12),
+        "t5_large": first(1024, 64, 4096, 16, 24, 24),
+        "t5_3b": first(1024, 128, 16384, 32, 24, 24),
+        "t5_11b": first(1024, 128, 65536, 128, 24, 24),
+    }
 
 
 def _sizes() -> dict[str, T5Config]:
@@ -77,9 +80,10 @@ def _sizes() -> dict[str, T5Config]:
     sizes = {"t5_1_1_tiny": T5Config(64, 16, 128, 4, 2, 2)}
     sizes |= {f"t5_1_1_{size}": config for size, config in shapes.items()}
     flan = functools.partial(dataclasses.replace, dropout_rate=0.1)
-    return sizes | {f"flan_t5_{size}": flan(config) for size, config in shapes.items()}
+    sizes |= {f"flan_t5_{size}": flan(config) for size, config in shapes.items()}
+    return sizes | _first_sizes()
 
 
 SIZES: dict[str, T5Config] = _sizes()
 """Published shapes by name, and `t5_1_1_tiny` for CPUs. Flan-T5 was tuned with dropout 0.1; T5 1.1
-was trained without."""
+was trained without; T5 1.0 with 0.1."""

@@ -11,20 +11,30 @@ Dropout is off where `config.dropout_rate` is 0; who wants it off passes a confi
 Initial scales and dropout shapes as in https://github.com/google-research/t5x (examples/t5).
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from specialize_jax.models import attention, layers
 from specialize_jax.models.interface import Batch, Cache
-from specialize_jax.models.t5_config import REMAT, T5Config
+from specialize_jax.models.t5_config import T5Config
 
 
 def _attention(config: T5Config) -> attention.Attention:
+    """T5's: logits are not divided by the root of a head's width.
+
+    The initial scale of the query kernel makes up for that, as in t5x.
+    """
+    init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+    query_init = nn.initializers.variance_scaling(1.0 / config.d_kv, "fan_in", "normal")
     return attention.Attention(
-        config.d_model, config.num_heads, config.d_kv, config.dropout_rate, config.dtype
+        config.d_model,
+        config.num_heads,
+        config.d_kv,
+        config.dtype,
+        config.attention,
+        inits=(query_init, init, init),
+        dropout_rate=config.dropout_rate,
     )
 
 
@@ -104,32 +114,16 @@ class DecoderLayer(nn.Module):
     ) -> tuple[jax.Array, Cache]:
         """The layer at one position, x [B, D], with this layer's part of the cache."""
         y = self.pre_self_attention_layer_norm(x)
-        key, value = self.self_attention.keys_values(y[:, None])
-        # Written before it is read: a position attends to itself.
-        key = jax.lax.dynamic_update_slice_in_dim(cache["self_key"], key, index, axis=2)
-        value = jax.lax.dynamic_update_slice_in_dim(cache["self_value"], value, index, axis=2)
-        x = x + self.self_attention.step(y, key, value, bias)
+        y, key, value = self.self_attention.extend(
+            y, cache["self_key"], cache["self_value"], index, bias
+        )
+        x = x + y
         y = self.pre_cross_attention_layer_norm(x)
         x = x + self.encoder_decoder_attention.step(
             y, cache["cross_key"], cache["cross_value"], cross_mask
         )
         x = x + self.mlp(self.pre_mlp_layer_norm(x))
         return x, {**cache, "self_key": key, "self_value": value}
-
-
-def _scan(layer: type[nn.Module], config: T5Config, length: int, num_shared: int) -> Any:
-    """Stacks `length` layers; `num_shared` arguments beside the carry are the same for all."""
-    if config.remat != "none":
-        layer = nn.remat(layer, policy=REMAT[config.remat], prevent_cse=False)
-    scanned = nn.scan(
-        layer,
-        variable_axes={"params": 0},
-        split_rngs={"params": True, "dropout": True},
-        in_axes=(nn.broadcast,) * num_shared,
-        length=length,
-        metadata_params={nn.PARTITION_NAME: "layers"},
-    )
-    return scanned(config)
 
 
 def relative_bias(config: T5Config, bidirectional: bool) -> attention.RelativeBias:
@@ -147,7 +141,7 @@ class Encoder(nn.Module):
     def setup(self) -> None:
         """Declares the stack's parts."""
         self.relpos_bias = relative_bias(self.config, bidirectional=True)
-        self.layers = _scan(EncoderLayer, self.config, self.config.num_encoder_layers, 2)
+        self.layers = layers.stack(EncoderLayer, self.config, self.config.num_encoder_layers, 2)
         self.encoder_norm = _norm(self.config)
         self.dropout = layers.dropout(self.config.dropout_rate)
 
@@ -166,7 +160,7 @@ class Decoder(nn.Module):
     def setup(self) -> None:
         """Declares the stack's parts."""
         self.relpos_bias = relative_bias(self.config, bidirectional=False)
-        self.layers = _scan(DecoderLayer, self.config, self.config.num_decoder_layers, 4)
+        self.layers = layers.stack(DecoderLayer, self.config, self.config.num_decoder_layers, 4)
         self.decoder_norm = _norm(self.config)
         self.dropout = layers.dropout(self.config.dropout_rate)
 

@@ -28,6 +28,7 @@ STANDARD_RULES: Rules = (
     ("layers", None),
     ("length", None),
     ("relpos_buckets", None),
+    ("abspos_buckets", None),
 )
 """Parameters are whole on every row of `data`; the names are t5x's."""
 

@@ -27,10 +27,22 @@ def test_follows_a_chain_to_its_end_and_pads():
 
 def test_row_without_an_end_is_full():
     tokens, lengths = decoding.greedy(
-        _chain_step, {"calls": jnp.int32(0)}, batch_size=1, max_length=3, eos_id=1, start_id=5
+        _chain_step, {"calls": jnp.int32(0)}, batch_size=1, max_length=3, eos_id=1, start_tokens=5
     )
     np.testing.assert_array_equal(tokens, [[5, 5, 5]])
     np.testing.assert_array_equal(lengths, [3])
+
+
+def test_rows_may_start_from_tokens_of_their_own():
+    tokens, _ = decoding.greedy(
+        _chain_step,
+        {"calls": jnp.int32(0)},
+        batch_size=3,
+        max_length=2,
+        eos_id=1,
+        start_tokens=jnp.array([3, 0, 5]),
+    )
+    np.testing.assert_array_equal(tokens, [[4, 1], [2, 3], [5, 5]])
 
 
 def test_rows_end_apart_and_the_loop_ends_with_the_last():

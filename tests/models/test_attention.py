@@ -53,3 +53,75 @@ def test_relative_bias_equals_a_gather_over_all_pairs(queries, keys):
         jax.grad(lambda t: jnp.sum(t[:, buckets] * weights))(table),
         atol=1e-6,
     )
+
+
+def _random(shape, seed):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def _segments_mask():
+    """Two segments and padding in row 0, one segment in row 1; queries 5, keys 7."""
+    queries = np.array([[1, 1, 2, 2, 0], [1, 1, 1, 1, 1]])
+    keys = np.array([[1, 1, 1, 2, 2, 0, 0], [1, 1, 1, 1, 1, 1, 0]])
+    return attention.mask_bias(queries[:, None, :, None] == keys[:, None, None, :])
+
+
+MASKS = {
+    "bias": (_random((1, 3, 5, 7), 3), None),
+    "segments": (_segments_mask(), None),
+    "bias and segments": (_random((1, 3, 5, 7), 3), _segments_mask()),
+    "causal": (attention.mask_bias(np.tri(5, 7, 1, dtype=bool))[None, None], None),
+}
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+@pytest.mark.parametrize(("bias", "mask"), MASKS.values(), ids=MASKS)
+def test_fused_attention_equals_plain(bias, mask, scale):
+    parts = [_random((2, 5, 3, 4), 0), _random((2, 7, 3, 4), 1), _random((2, 7, 3, 4), 2)]
+    weights = _random((2, 5, 3, 4), 4)
+
+    def value_and_gradients(attend):
+        def loss(query, key, value, bias):
+            return jnp.sum(weights * attend(query, key, value, bias, mask, scale=scale))
+
+        result = attend(*parts, bias, mask, scale=scale)
+        return result, jax.grad(loss, argnums=(0, 1, 2, 3))(*parts, bias)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6, rtol=0),
+        value_and_gradients(attention.fused),
+        value_and_gradients(attention.plain),
+    )
+
+
+def test_plain_attention_equals_loops():
+    query, key, value = (np.asarray(_random((2, 3, 2, 4), seed)) for seed in range(3))
+    bias = np.asarray(_random((1, 2, 3, 3), 3))
+    expected = np.zeros_like(query)
+    for row, position, head in np.ndindex(2, 3, 2):
+        logits = [
+            0.5 * query[row, position, head] @ key[row, other, head]
+            + bias[0, head, position, other]
+            for other in range(3)
+        ]
+        weights = np.exp(logits) / np.sum(np.exp(logits))
+        expected[row, position, head] = sum(w * value[row, k, head] for k, w in enumerate(weights))
+    found = attention.plain(query, key, value, bias, scale=0.5)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_fused_attention_gives_way_where_dropout_is_in_force(rate):
+    init = jax.nn.initializers.normal(0.5)
+    x, bias = _random((2, 5, 8), 0), jnp.zeros((1, 1, 5, 5))
+
+    def run(kind):
+        module = attention.Attention(
+            8, 2, 4, "float32", kind, inits=(init, init, init), dropout_rate=rate
+        )
+        params = module.init(
+            {"params": jax.random.key(0), "dropout": jax.random.key(1)}, x, x, bias
+        )
+        return module.apply(params, x, x, bias, rngs={"dropout": jax.random.key(2)})
+
+    np.testing.assert_allclose(run("fused"), run("plain"), atol=1e-6)
