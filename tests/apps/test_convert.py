@@ -12,7 +12,9 @@ from safetensors.numpy import load_file, save_file
 from specialize_jax import convert, models
 from specialize_jax.apps import carry
 from specialize_jax.training import checkpoints
+from specialize_jax.training.train_state import TrainState
 from tests.apps.line import FIXTURES, gin, run, write_data
+from tests.convert import tiny
 from tests.fixtures import world
 
 SIZE = {"d_model": 32, "d_kv": 8, "d_ff": 64, "vocab_size": 128}
@@ -29,9 +31,8 @@ GENERATION = {"decoder_start_token_id": 0, "max_length": 24}
 def folder(tmp_path_factory):
     """What a user downloads: shards, spiece.model, tokenizer_config, generation_config."""
     path = tmp_path_factory.mktemp("hub") / "flan-t5-small"
-    model = models.build("t5_1_1_tiny", **SIZE)
-    params = model.init(jax.random.key(5))
-    convert.save_hf(model.config, params, path, max_shard_bytes=100_000)
+    config = models.build("t5_1_1_tiny", **SIZE).config
+    convert.save_hf(config, tiny.params(config), path, max_shard_bytes=100_000)
     shutil.copy(world.TOKENIZER, path / "spiece.model")
     (path / "tokenizer_config.json").write_text("{}")
     (path / "generation_config.json").write_text(json.dumps(GENERATION))
@@ -74,12 +75,12 @@ def test_there_and_back_is_the_same_folder(folder, own, tmp_path, capsys):
     _assert_same_tensors(_tensors(back), _tensors(folder))
     carried = ("config.json", "spiece.model", "tokenizer_config.json", "generation_config.json")
     for name in carried:
-        assert json_or_bytes(back / name) == json_or_bytes(folder / name), name
+        assert _content(back / name) == _content(folder / name), name
     assert 'base_model: "google/flan-t5-small"' in (back / "README.md").read_text()
     assert run("verify", own) == 0
 
 
-def json_or_bytes(path: pathlib.Path):
+def _content(path: pathlib.Path):
     """What a file says."""
     return json.loads(path.read_text()) if path.suffix == ".json" else path.read_bytes()
 
@@ -109,28 +110,32 @@ def test_training_and_evaluation_take_what_was_converted(folder, own, tmp_path):
     out = tmp_path / "out"
     assert run("convert", "--from=orbax", "--to=hf", "--checkpoint_step=1", model_dir, out) == 0
     _assert_same_tensors(_tensors(out), _tensors(folder))
-    assert json_or_bytes(out / "generation_config.json") == GENERATION
-    assert json_or_bytes(out / "config.json")["task_specific_params"] == {"a": 1}
+    assert _content(out / "generation_config.json") == GENERATION
+    assert _content(out / "config.json")["task_specific_params"] == {"a": 1}
     card = (out / "README.md").read_text()
     assert "step 1" in card and "| LEARNING_RATE | 0.0 |" in card
     assert convert.load_hf(out)[0] == convert.load_hf(folder)[0]
 
 
-def test_steps_are_chosen(folder, own, tmp_path, capsys):
-    model_dir = tmp_path / "model"
-    arguments = [gin("INITIAL_CHECKPOINT_PATH", str(folder)), gin("MODEL_DIR", str(model_dir))]
-    arguments += [gin("TRAIN_STEPS_RELATIVE", 2), gin("CHECKPOINT_PERIOD", 1)]
-    assert run("train", *TINY, *arguments) == 0
-    for step, source in ((1, model_dir), (2, model_dir), (1, model_dir / "checkpoints" / "1")):
-        out = tmp_path / f"{source.name}_{step}"
-        choice = [f"--checkpoint_step={step}"] if source == model_dir and step == 1 else []
+def test_steps_are_chosen(own, tmp_path, capsys):
+    model_dir = pathlib.Path(shutil.copytree(own, tmp_path / "model"))
+    params = _saved(own, 0)
+    with checkpoints.Checkpoints(model_dir / "checkpoints") as writer:
+        for step in (1, 2):
+            scaled = jax.tree.map(lambda leaf, by=step + 1: by * leaf, params)
+            state = TrainState(np.int32(step), scaled, {}, np.zeros(2, np.uint32))
+            writer.save(state, data_state={})
+    flag = "--checkpoint_step=1"
+    for number, (factor, *choice, source) in enumerate(
+        ((2, flag, model_dir), (3, model_dir), (2, model_dir / "checkpoints" / "1"))
+    ):
+        out = tmp_path / str(number)
         assert run("convert", "--from=orbax", "--to=hf", *choice, source, out) == 0
-        _, params = convert.load_hf(out)
-        jax.tree.map(np.testing.assert_array_equal, params, _saved(model_dir, step))
-    assert (
-        run("convert", "--from=orbax", "--to=hf", "--checkpoint_step=7", own, tmp_path / "n") == 1
-    )
-    assert "No checkpoint of step 7" in capsys.readouterr().err
+        _, found = convert.load_hf(out)
+        expected = jax.tree.map(lambda leaf, by=factor: by * leaf, params)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    absent = [flag.replace("1", "7"), own, tmp_path / "none"]
+    assert "No checkpoint of step 7" in _line(capsys, "--from=orbax", "--to=hf", *absent)
 
 
 def test_a_vocabulary_of_another_size_is_said(folder, tmp_path, capsys):
