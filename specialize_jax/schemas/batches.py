@@ -3,7 +3,9 @@
 Letters: `B` rows of a batch, `T` encoder length, `S` decoder length, `K` entries per target token.
 
 Names follow seqio's feature converters. A packed row holds several examples one after another;
-`*_segment_ids` counts them from 1 (0 is padding) and `*_positions` restarts at 0 in each.
+`*_segment_ids` counts them from 1 (0 is padding) and `*_positions` restarts at 0 in each. A
+decoder-only student reads prompt and target in one: `decoder_causal_attention` is 1 where an input
+token is of the prompt, and the tokens to be predicted weigh 0 as long as they are, too.
 
 A packed folder holds ArrayRecord parts per split and `packed_info.json` (`data.packed` writes it).
 A record is the row's fields in the order of `fields`, each as the raw little-endian bytes of its
@@ -12,6 +14,7 @@ storage type: random access and no parser, so that reading costs a copy.
 
 import dataclasses
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -45,19 +48,43 @@ def fields(encoder_length: int, decoder_length: int, k: int, vocab_size: int) ->
       k: K.
       vocab_size: of the student; ids are stored in 16 bits up to 65,536.
     """
-    ids = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-    encoder, decoder = (encoder_length,), (decoder_length,)
+    encoder = (encoder_length,)
     return {
-        "encoder_input_tokens": Field(np.int32, ids, encoder),
+        "encoder_input_tokens": Field(np.int32, _ids(vocab_size), encoder),
         "encoder_segment_ids": Field(np.int32, np.uint16, encoder),
         "encoder_positions": Field(np.int32, np.uint16, encoder),
+        **_decoder_fields(decoder_length, k, vocab_size),
+    }
+
+
+def decoder_only_fields(length: int, k: int, vocab_size: int) -> dict[str, Field]:
+    """Returns the fields of a decoder-only student's row, in the order in which they are stored.
+
+    Args:
+      length: S, prompt and target together.
+      k: K.
+      vocab_size: of the student.
+    """
+    return {
+        **_decoder_fields(length, k, vocab_size),
+        "decoder_causal_attention": Field(np.int32, np.uint8, (length,)),
+    }
+
+
+def _ids(vocab_size: int) -> type[np.generic]:
+    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
+
+
+def _decoder_fields(length: int, k: int, vocab_size: int) -> dict[str, Field]:
+    ids, decoder = _ids(vocab_size), (length,)
+    return {
         "decoder_target_tokens": Field(np.int32, ids, decoder),
         "decoder_input_tokens": Field(np.int32, ids, decoder),
         "decoder_loss_weights": Field(np.float32, np.float32, decoder),
         "decoder_segment_ids": Field(np.int32, np.uint16, decoder),
         "decoder_positions": Field(np.int32, np.uint16, decoder),
-        "decoder_soft_ids": Field(np.int32, ids, (decoder_length, k)),
-        "decoder_soft_logprobs": Field(np.float32, np.float16, (decoder_length, k)),
+        "decoder_soft_ids": Field(np.int32, ids, (length, k)),
+        "decoder_soft_logprobs": Field(np.float32, np.float16, (length, k)),
         "decoder_soft_tail_logprob": Field(np.float32, np.float16, decoder),
         "decoder_soft_kind": Field(np.int32, np.uint8, decoder),
         "decoder_format": Field(np.int32, np.uint8, decoder),
@@ -113,11 +140,25 @@ def check_batch(batch: dict[str, np.ndarray], layout: dict[str, Field], where: s
     expect((batch["decoder_loss_weights"] > 0) <= (segments > 0), "a weight on padding")
     expect(np.isin(kinds, list(Kind)), "unknown soft kind")
     expect(np.isin(batch["decoder_format"], list(Format)), "unknown format")
-    for side in ("encoder", "decoder"):
+    for side in _sides(layout):
         ids = batch[f"{side}_segment_ids"]
         expect((np.diff(ids, axis=1) >= 0) | (ids[:, 1:] == 0), f"{side} segments out of order")
     starts = batch["decoder_positions"] == 0
-    expect(~starts | (batch["decoder_input_tokens"] == 0), "a segment does not start from 0")
+    if "decoder_causal_attention" not in layout:
+        expect(~starts | (batch["decoder_input_tokens"] == 0), "a segment does not start from 0")
+        return
+    prompt = batch["decoder_causal_attention"]
+    expect(np.isin(prompt, (0, 1)), "decoder_causal_attention: expected 0 or 1")
+    expect((prompt == 0) | (segments > 0), "a prompt on padding")
+    # What is read next is what is to be predicted now.
+    next_is_prompt = (prompt[:, 1:] == 1) & ~starts[:, 1:]
+    expect(~next_is_prompt | (prompt[:, :-1] == 1), "a prompt does not start its segment")
+    weights = batch["decoder_loss_weights"]
+    expect(~next_is_prompt | (weights[:, :-1] == 0), "a weight on the prompt")
+
+
+def _sides(names: Collection[str]) -> list[str]:
+    return [side for side in ("encoder", "decoder") if f"{side}_segment_ids" in names]
 
 
 def render_row(batch: dict[str, np.ndarray], index: int) -> str:
@@ -125,8 +166,8 @@ def render_row(batch: dict[str, np.ndarray], index: int) -> str:
     segments, formats = batch["decoder_segment_ids"][index], batch["decoder_format"][index]
     starts = (segments > 0) & (batch["decoder_positions"][index] == 0)
     labels = [Format(int(value)).label for value in formats[starts]]
-    real = [float((batch[f"{s}_segment_ids"][index] > 0).mean()) for s in ("encoder", "decoder")]
-    return (
-        f"row {index}: {len(labels)} examples ({', '.join(labels)}), "
-        f"{real[0]:.0%} of the encoder and {real[1]:.0%} of the decoder filled"
-    )
+    real = [
+        f"{(batch[f'{side}_segment_ids'][index] > 0).mean():.0%} of the {side}"
+        for side in _sides(batch)
+    ]
+    return f"row {index}: {len(labels)} examples ({', '.join(labels)}), {' and '.join(real)} filled"

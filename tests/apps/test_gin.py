@@ -6,8 +6,8 @@ import gin
 import jax
 import pytest
 
+from specialize_jax import models
 from specialize_jax.apps import collect, evaluate, gin_setup, pack, train
-from specialize_jax.models import t5
 from specialize_jax.tasks import miniworld
 
 RUNS = {
@@ -82,12 +82,15 @@ def test_model_files_name_their_size(file):
     configured(train.run, *files, bindings=bindings, given=GIVEN[:1])
     model = gin.get_bindings(train.run)["model"]
     assert model.name == size
-    assert model.config.d_model == t5.SIZES[size].d_model
+    assert model.config.d_model == models.SIZES[size].d_model
+    assert (model.config.attention, model.config.dropout_rate) == ("plain", 0.0)
 
 
-def test_every_size_has_a_file():
-    files = {f.rsplit("/", 1)[1].removesuffix(".gin") for f in gin_setup.packaged("models/t5")}
-    assert files - {"base"} == set(t5.SIZES)
+@pytest.mark.parametrize("family", models.FAMILIES)
+def test_every_size_has_a_file(family):
+    found = gin_setup.packaged(f"models/{family}")
+    files = {file.rsplit("/", 1)[1].removesuffix(".gin") for file in found}
+    assert files - {"base"} == set(models.FAMILIES[family].SIZES)
 
 
 @pytest.mark.parametrize("file", gin_setup.packaged("objectives"))

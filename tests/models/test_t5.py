@@ -26,9 +26,11 @@ def _params(**shape):
     return quick_jit(t5.build(dataclasses.replace(TINY, **shape)).init)(jax.random.key(0))
 
 
-def _plain(*, dtype="float32", dropout_rate=0.0, remat="none", **shape):
+def _plain(*, dtype="float32", dropout_rate=0.0, remat="none", attention="plain", **shape):
     """A model and parameters, which do not depend on the numerics."""
-    numerics = {"dtype": dtype, "dropout_rate": dropout_rate, "remat": remat}
+    numerics = {
+        "dtype": dtype, "dropout_rate": dropout_rate, "remat": remat, "attention": attention,
+    }  # fmt: skip
     return t5.build(dataclasses.replace(TINY, **shape, **numerics)), _params(**shape)
 
 
@@ -200,6 +202,27 @@ def _gradient(remat):
     batch, key = _batch(), jax.random.key(3)
     return quick_jit(jax.grad(lambda p: jnp.sum(model.hidden(p, batch, dropout_rng=key) ** 2)))(
         params
+    )
+
+
+def test_fused_attention_keeps_logits_and_gradients():
+    batch = _batch()
+    batch["encoder_input_tokens"][1, 5:] = 0
+    params = _params()
+
+    def value_and_gradient(attention):
+        model, _ = _plain(attention=attention)
+
+        def loss(params):
+            logits = model.logits(params, batch)
+            return jnp.sum(logits**2), logits
+
+        return quick_jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3),
+        value_and_gradient("fused"),
+        value_and_gradient("plain"),
     )
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
+from specialize_jax import models
 from specialize_jax.training import optimizers, partitioning, train_state
 
 MESH = AbstractMesh((4, 2), ("data", "model"))
@@ -25,6 +26,20 @@ STANDARD, FULL = partitioning.STANDARD_RULES, partitioning.FULLY_SHARDED_RULES
 def test_partition_spec(shape, names, rules, expected):
     spec = partitioning.partition_spec(shape, names, MESH, rules)
     assert spec == PartitionSpec(*expected)
+
+
+@pytest.mark.parametrize("size", ["flan_t5_small", "t5_small", "gpt2_small"])
+def test_every_student_s_parameters_have_a_rule(size):
+    model = models.build(size)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    specs = jax.tree.map(
+        lambda names, leaf: partitioning.partition_spec(leaf.shape, names, MESH, FULL),
+        model.axes(),
+        shapes,
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
+    mlp = specs["decoder"]["layers"]["mlp"]
+    assert mlp["wo"]["kernel"] == PartitionSpec(None, "model", "data")
 
 
 def test_partition_spec_errors():
