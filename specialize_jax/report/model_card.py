@@ -48,12 +48,13 @@ def model_card(model_dir: epath.PathLike, step: int, *, base_model: str | None =
     model_dir = epath.Path(model_dir)
     run = _json(model_dir / "checkpoints" / "config.json")
     macros = _macros(model_dir / "train.gin")
-    packed_dir = epath.Path(macros.get("PACKED_DIR") or model_dir / "packed")
+    packed_dir = _found(macros.get("PACKED_DIR"), model_dir) or model_dir / "packed"
     macros = _macros(packed_dir / "pack.gin") | macros
     packed = _json(packed_dir / folders.INFO_FILES["packed_rows"])
     aligned = [
-        _json(epath.Path(folder) / folders.INFO_FILES["aligned_examples"])
-        for folder in _strings(macros.get("ALIGNED_DIRS"))
+        _json(folder / folders.INFO_FILES["aligned_examples"])
+        for name in _strings(macros.get("ALIGNED_DIRS"))
+        if (folder := _found(name, model_dir)) is not None
     ]
     data_sets = sorted({name.split("/")[0] for name in _strings(packed.get("validation_ids"))})
     name = coerce.name(run.get("name")) or UNKNOWN
@@ -63,7 +64,7 @@ def model_card(model_dir: epath.PathLike, step: int, *, base_model: str | None =
         "Written by `specialize-jax convert` from the files of the run that trained this model. "
         "What they do not say is called unknown.",
         "## Base model",
-        base_model or coerce.text(macros.get("INITIAL_CHECKPOINT_PATH")) or UNKNOWN,
+        base_model or _setting(macros, "INITIAL_CHECKPOINT_PATH"),
         "## Teacher",
         "\n".join(_teachers(aligned)),
         "## Training data",
@@ -131,7 +132,7 @@ def _settings(
     yield "| setting | value |"
     yield "|---|---|"
     for name in _SHOWN:
-        yield f"| {name} | {_plain(macros[name]) if name in macros else UNKNOWN} |"
+        yield f"| {name} | {_setting(macros, name)} |"
     yield f"| model | `{_plain(run.get('model'))}` |"
     yield f"| git commit | {_plain(provenance.get('git_commit'))} |"
     yield f"| date | {_plain(provenance.get('date'))} |"
@@ -185,6 +186,21 @@ def _macros(path: epath.Path) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             continue
     return found
+
+
+def _setting(macros: Mapping[str, Any], name: str) -> str:
+    if name in macros and macros[name] is None:
+        return "none"
+    return _plain(macros.get(name))
+
+
+def _found(name: Any, model_dir: epath.Path) -> epath.Path | None:
+    """A folder that a run names, from where we stand or from a folder above the run's."""
+    if not isinstance(name, str):
+        return None
+    above = epath.Path(model_dir).expanduser().absolute().parents
+    candidates = [epath.Path(name), *(parent / name for parent in above)]
+    return next((path for path in candidates if path.is_dir()), None)
 
 
 def _strings(value: Any) -> list[str]:
