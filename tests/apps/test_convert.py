@@ -17,6 +17,7 @@ from tests.apps.line import FIXTURES, gin, run, write_data
 from tests.convert import tiny
 from tests.fixtures import world
 
+GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
 SIZE = {"d_model": 32, "d_kv": 8, "d_ff": 64, "vocab_size": 128}
 TINY = ("--gin_file=testing/tiny.gin", gin("PACKED_DIR", str(FIXTURES / "packed_rows")))
 EXTRA = {
@@ -78,6 +79,26 @@ def test_there_and_back_is_the_same_folder(folder, own, tmp_path, capsys):
         assert _content(back / name) == _content(folder / name), name
     assert 'base_model: "google/flan-t5-small"' in (back / "README.md").read_text()
     assert run("verify", own) == 0
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.glob("*_hf")))
+def test_every_kind_of_model_goes_there_and_back(name, tmp_path):
+    """Names, dtypes and bytes, as the library reads them; buffers and repeated tensors are left."""
+    own, back = tmp_path / "own", tmp_path / "back"
+    assert run("convert", "--from=hf", "--to=orbax", GOLDEN / name, own) == 0
+    assert run("convert", "--from=orbax", "--to=hf", own, back) == 0
+    _assert_same_tensors(_tensors(back), _tensors(GOLDEN / name))
+    assert _content(back / "config.json") == _content(GOLDEN / name / "config.json")
+
+
+def test_names_without_a_prefix_stay_so(tmp_path):
+    bare = pathlib.Path(shutil.copytree(GOLDEN / "gpt2_tiny_hf", tmp_path / "bare"))
+    tensors = {k.removeprefix("transformer."): v for k, v in _tensors(bare).items()}
+    save_file(tensors, bare / "model.safetensors", metadata={"format": "pt"})
+    for form, source, target in (("orbax", bare, "own"), ("hf", tmp_path / "own", "back")):
+        other = "hf" if form == "orbax" else "orbax"
+        assert run("convert", f"--from={other}", f"--to={form}", source, tmp_path / target) == 0
+    _assert_same_tensors(_tensors(tmp_path / "back"), tensors)
 
 
 def _content(path: pathlib.Path):
