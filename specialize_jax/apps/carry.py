@@ -35,9 +35,15 @@ def keep_tokenizer(path: epath.Path, model_dir: epath.Path, rows: int) -> dict[s
       What a checkpoint's config.json says of it.
 
     Raises:
-      ValueError: it has more ids than the embedding rows.
+      ValueError: it has more ids than the embedding rows, or needs a library that is not there.
     """
-    loaded = tokenizers.load(path)
+    try:
+        loaded = tokenizers.load(path)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the tokenizer '{path}' needs the package {error.name}: "
+            "pip install 'specialize-jax[teacher]'"
+        ) from error
     if loaded.vocab_size > rows:
         raise ValueError(
             f"the tokenizer '{path}' has {loaded.vocab_size} ids, the embedding {rows} rows: it is "
@@ -62,7 +68,14 @@ def put_tokenizer(path: epath.Path, folder: epath.Path) -> None:
 
     A tokenizer that came from elsewhere is removed where the student's is another one: a folder
     with two would be read differently by different programs.
+
+    Raises:
+      ValueError: Hugging Face has no such form.
     """
+    if path.suffix != ".model" and path.name != "tokenizer.json":
+        raise ValueError(
+            f"'{path}' is no tokenizer of Hugging Face's forms, .model, tokenizer.json"
+        )
     name = path.name if path.name == "tokenizer.json" else carried.PIECES
     if (folder / name).exists() and folders.sha256(folder / name) == folders.sha256(path):
         return

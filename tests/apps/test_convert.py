@@ -7,6 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from safetensors.numpy import load_file, save_file
 
 from specialize_jax import convert, models
@@ -252,9 +253,23 @@ def test_a_tokenizer_that_is_not_the_carried_one_replaces_it(folder, tmp_path):
     mine = tmp_path / "student_tokenizer.model"
     mine.write_bytes(world.TOKENIZER.read_bytes())
     target = pathlib.Path(shutil.copytree(folder, tmp_path / "hf"))
-    carry.put_tokenizer(carry.epath.Path(mine), carry.epath.Path(target))
+    carry.put_tokenizer(epath.Path(mine), epath.Path(target))
     assert (target / "tokenizer_config.json").exists()  # the same tokenizer: all stays
     (target / "spiece.model").write_bytes(b"another")
-    carry.put_tokenizer(carry.epath.Path(mine), carry.epath.Path(target))
+    carry.put_tokenizer(epath.Path(mine), epath.Path(target))
     assert not (target / "tokenizer_config.json").exists()
     assert (target / "spiece.model").read_bytes() == mine.read_bytes()
+
+
+def test_tokenizers_that_cannot_come_along_are_named(own, tmp_path, capsys, monkeypatch):
+    ranks = tmp_path / "p50k_base.tiktoken"
+    ranks.write_text("")
+    arguments = ["--from=orbax", "--to=hf", f"--tokenizer={ranks}", own, tmp_path / "x"]
+    assert "is no tokenizer of Hugging Face's forms" in _line(capsys, *arguments)
+
+    def load(_):
+        raise ModuleNotFoundError("No module named 'tokenizers'", name="tokenizers")
+
+    monkeypatch.setattr("specialize_jax.tokenizers.load", load)
+    with pytest.raises(ValueError, match="needs the package tokenizers: pip install"):
+        carry.keep_tokenizer(epath.Path("tokenizer.json"), epath.Path(tmp_path), 8)
