@@ -23,16 +23,8 @@ def tokenizer_of(folder: epath.Path) -> epath.Path | None:
     return next((path for path in found if path.exists()), None)
 
 
-def keep_tokenizer(path: epath.Path, model_dir: epath.Path, rows: int) -> dict[str, Any]:
-    """Copies a tokenizer into a MODEL_DIR, as `train` does.
-
-    Args:
-      path: its file.
-      model_dir: the folder.
-      rows: of the embedding.
-
-    Returns:
-      What a checkpoint's config.json says of it.
+def load_tokenizer(path: epath.Path, rows: int) -> tokenizers.Tokenizer:
+    """Loads the tokenizer of a student whose embedding has so many rows.
 
     Raises:
       ValueError: it has more ids than the embedding rows, or needs a library that is not there.
@@ -49,6 +41,24 @@ def keep_tokenizer(path: epath.Path, model_dir: epath.Path, rows: int) -> dict[s
             f"the tokenizer '{path}' has {loaded.vocab_size} ids, the embedding {rows} rows: it is "
             "of another model"
         )
+    return loaded
+
+
+def keep_tokenizer(path: epath.Path, model_dir: epath.Path, rows: int) -> dict[str, Any]:
+    """Copies a tokenizer into a MODEL_DIR, as `train` does.
+
+    Args:
+      path: its file.
+      model_dir: the folder.
+      rows: of the embedding.
+
+    Returns:
+      What a checkpoint's config.json says of it.
+
+    Raises:
+      ValueError: see `load_tokenizer`.
+    """
+    loaded = load_tokenizer(path, rows)
     names = {"tokenizer.json": path.name}
     file = names.get(path.name, "student_tokenizer.model")
     beside = path.parent / "tokenizer_config.json"
@@ -63,19 +73,25 @@ def keep_tokenizer(path: epath.Path, model_dir: epath.Path, rows: int) -> dict[s
     }
 
 
-def put_tokenizer(path: epath.Path, folder: epath.Path) -> None:
-    """Puts the student's tokenizer into a Hugging Face folder, unless it is there.
-
-    A tokenizer that came from elsewhere is removed where the student's is another one: a folder
-    with two would be read differently by different programs.
+def check_tokenizer(path: epath.Path, rows: int) -> None:
+    """Checks, before long work, that a tokenizer can go into a Hugging Face folder.
 
     Raises:
-      ValueError: Hugging Face has no such form.
+      ValueError: Hugging Face has no such form, or see `load_tokenizer`.
     """
     if path.suffix != ".model" and path.name != "tokenizer.json":
         raise ValueError(
             f"'{path}' is no tokenizer of Hugging Face's forms, .model, tokenizer.json"
         )
+    load_tokenizer(path, rows)
+
+
+def put_tokenizer(path: epath.Path, folder: epath.Path) -> None:
+    """Puts the student's tokenizer into a Hugging Face folder, unless it is there.
+
+    A tokenizer that came from elsewhere is removed where the student's is another one: a folder
+    with two would be read differently by different programs.
+    """
     name = path.name if path.name == "tokenizer.json" else carried.PIECES
     if (folder / name).exists() and folders.sha256(folder / name) == folders.sha256(path):
         return

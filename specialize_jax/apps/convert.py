@@ -188,6 +188,8 @@ def _counted(source: Source, form: str) -> Source:
 
 
 def _to_hf(source: Source, target: epath.Path, args: argparse.Namespace) -> None:
+    if source.tokenizer is not None and source.tokenizer.parent != source.files:
+        carry.check_tokenizer(source.tokenizer, source.config.vocab_size)
     convert.write_hf(
         source.config, source.params, target, source=source.files, prefix=source.prefix
     )

@@ -1,5 +1,6 @@
 """`convert`: from Hugging Face to ours, trained, and back; bad input in one line."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -15,12 +16,13 @@ from specialize_jax.apps import carry
 from specialize_jax.training import checkpoints
 from specialize_jax.training.train_state import TrainState
 from tests.apps.line import FIXTURES, gin, run, write_data
-from tests.convert import tiny
+from tests.convert import t5x_folders, tiny
 from tests.fixtures import world
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
 SIZE = {"d_model": 32, "d_kv": 8, "d_ff": 64, "vocab_size": 128}
 TINY = ("--gin_file=testing/tiny.gin", gin("PACKED_DIR", str(FIXTURES / "packed_rows")))
+SMALL = dataclasses.replace(tiny.CONFIG, vocab_size=64)
 EXTRA = {
     "_name_or_path": "google/flan-t5-small",
     "task_specific_params": {"a": 1},
@@ -90,6 +92,20 @@ def test_every_kind_of_model_goes_there_and_back(name, tmp_path):
     assert run("convert", "--from=orbax", "--to=hf", own, back) == 0
     _assert_same_tensors(_tensors(back), _tensors(GOLDEN / name))
     assert _content(back / "config.json") == _content(GOLDEN / name / "config.json")
+
+
+def test_t5x_goes_where_the_others_go(tmp_path, capsys):
+    params = tiny.params()
+    source = t5x_folders.legacy(tmp_path / "checkpoint_40", t5x_folders.unscanned(params))
+    own, back = tmp_path / "own", tmp_path / "back"
+    arguments = ["--from=t5x", "--to=orbax", f"--tokenizer={world.TOKENIZER}"]
+    assert run("convert", *arguments, source, own) == 0
+    assert checkpoints.all_steps(own / "checkpoints") == [40]
+    assert run("convert", "--from=orbax", "--to=hf", own, back) == 0
+    tiny.assert_same(convert.load_hf(back)[1], params)
+    assert (back / "spiece.model").read_bytes() == world.TOKENIZER.read_bytes()
+    error = _line(capsys, "--from=t5x", "--to=hf", "--size=huge", source, tmp_path / "x")
+    assert "Expected size to be one of" in error
 
 
 def test_names_without_a_prefix_stay_so(tmp_path):
@@ -266,6 +282,13 @@ def test_tokenizers_that_cannot_come_along_are_named(own, tmp_path, capsys, monk
     ranks.write_text("")
     arguments = ["--from=orbax", "--to=hf", f"--tokenizer={ranks}", own, tmp_path / "x"]
     assert "is no tokenizer of Hugging Face's forms" in _line(capsys, *arguments)
+
+    big = pathlib.Path(shutil.copy(world.TOKENIZER, tmp_path / "big.model"))
+    small = tmp_path / "small"
+    convert.save_hf(SMALL, tiny.params(SMALL), small)
+    arguments = ["--from=hf", "--to=hf", f"--tokenizer={big}", small, tmp_path / "x"]
+    assert "has 128 ids, the embedding 64 rows" in _line(capsys, *arguments)
+    assert not (tmp_path / "x").exists()
 
     def load(_):
         raise ModuleNotFoundError("No module named 'tokenizers'", name="tokenizers")
