@@ -95,18 +95,18 @@ def main(args: argparse.Namespace) -> int:
     if args.dtype is not None:
         convert.check_dtype(args.dtype)
     target = epath.Path(args.target)
-    with remote.explained(target):
+    with remote.explained(target), contextlib.ExitStack() as stack:
         _check_fresh(target)
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter("always", UserWarning)
-            with _opened(args) as source:
-                for warning in noted:
-                    print(f"note: {warning.message}")
-                source = _counted(source)
-                if args.target_form == "hf":
-                    _to_hf(source, target, args)
-                else:
-                    _to_orbax(source, target, args)
+            source = stack.enter_context(_opened(args))
+        for warning in noted:
+            print(f"note: {warning.message}")
+        counted = _counted(source, args.target_form)
+        if args.target_form == "hf":
+            _to_hf(counted, target, args)
+        else:
+            _to_orbax(counted, target, args)
     _print_summary(source, target)
     return 0
 
@@ -170,9 +170,13 @@ def _own(
     return Source(config, params.astype(args.dtype), run["name"], step, prefix, files, tokenizer)
 
 
-def _counted(source: Source) -> Source:
-    """The same source, with a bar that counts the tensors read."""
-    total = sum(1 for leaf in source.params.shapes.values() for _ in convert.pieces(leaf.shape))
+def _counted(source: Source, form: str) -> Source:
+    """The same source, with a bar that counts the tensors read, as many as DST's form has."""
+    if form == "hf":
+        rows = families.of_config(source.config).table(source.config)
+        total = sum(len(row.tensors()) for row in rows)
+    else:
+        total = sum(len(list(convert.pieces(s.shape))) for s in source.params.shapes.values())
     done = progress.bar("tensors", total)
 
     def read(path: str, index: tuple[slice, ...]) -> np.ndarray:
@@ -184,6 +188,8 @@ def _counted(source: Source) -> Source:
 
 
 def _to_hf(source: Source, target: epath.Path, args: argparse.Namespace) -> None:
+    if source.tokenizer is not None and source.tokenizer.parent != source.files:
+        carry.check_tokenizer(source.tokenizer, source.config.vocab_size)
     convert.write_hf(
         source.config, source.params, target, source=source.files, prefix=source.prefix
     )

@@ -57,6 +57,7 @@ def model_card(model_dir: epath.PathLike, step: int, *, base_model: str | None =
         if (folder := _found(name, model_dir)) is not None
     ]
     data_sets = sorted({name.split("/")[0] for name in _strings(packed.get("validation_ids"))})
+    evaluations = _evaluations(model_dir / "eval" / str(step))
     name = coerce.name(run.get("name")) or UNKNOWN
     parts = [
         _front_matter(base_model, data_sets),
@@ -67,12 +68,12 @@ def model_card(model_dir: epath.PathLike, step: int, *, base_model: str | None =
         base_model or _setting(macros, "INITIAL_CHECKPOINT_PATH"),
         "## Teacher",
         "\n".join(_teachers(aligned)),
-        "## Training data",
-        "\n".join(_data(packed, aligned, data_sets)),
+        "## Data sets",
+        "\n".join(_data(packed, aligned, data_sets, evaluations)),
         "## Settings",
         "\n".join(_settings(run, macros, _json(model_dir / "train_provenance.json"))),
         "## Scores",
-        "\n".join(_scores(model_dir / "eval" / str(step), step)),
+        "\n".join(_scores(evaluations, step)),
         "## Licence",
         "Of these weights: unknown; whoever publishes them states one. It has to respect those of "
         "the base model and the data sets, and the terms under which the teacher was used.",
@@ -107,14 +108,22 @@ def _teachers(aligned: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _data(
-    packed: Mapping[str, Any], aligned: Sequence[Mapping[str, Any]], data_sets: Sequence[str]
+    packed: Mapping[str, Any],
+    aligned: Sequence[Mapping[str, Any]],
+    data_sets: Sequence[str],
+    evaluations: Sequence[collect.Evaluation],
 ) -> Iterator[str]:
-    yield "| data set | licence |"
-    yield "|---|---|"
-    for name in data_sets:
-        yield f"| {name} | {DATA_SETS.get(name, (None, UNKNOWN))[1]} |"
-    if not data_sets:
-        yield f"| {UNKNOWN} | {UNKNOWN} |"
+    yield "| data set | used for | licence |"
+    yield "|---|---|---|"
+    for name in data_sets or [UNKNOWN]:
+        yield f"| {name} | training | {_licence(name)} |"
+    evaluated = {
+        coerce.text(config.get("dataset"))
+        for evaluation in evaluations
+        for config in evaluation.configs.values()
+    }
+    for name in sorted(name for name in evaluated if name):
+        yield f"| {name} | evaluation | {_licence(name)} |"
     yield ""
     yield f"Mixture: {_plain(packed.get('mixture'))}."
     for info in aligned:
@@ -138,11 +147,20 @@ def _settings(
     yield f"| date | {_plain(provenance.get('date'))} |"
 
 
-def _scores(folder: epath.Path, step: int) -> Iterator[str]:
+def _licence(data_set: str) -> str:
+    """By its name, or by that of the set that it is a part of (`miniworld_stories`)."""
+    known = DATA_SETS.get(data_set) or DATA_SETS.get(data_set.split("_")[0])
+    return UNKNOWN if known is None else known[1]
+
+
+def _evaluations(folder: epath.Path) -> list[collect.Evaluation]:
     try:
-        evaluations = collect.read([folder]).evaluations
+        return collect.read([folder]).evaluations
     except SchemaError:
-        evaluations = []
+        return []
+
+
+def _scores(evaluations: Sequence[collect.Evaluation], step: int) -> Iterator[str]:
     rows = [
         f"| {task} | {metric} | {value:.4f} | {_plain(metrics.get(_error_of(metric)))} | "
         f"{_plain(count)} |"

@@ -1,5 +1,6 @@
 """`convert`: from Hugging Face to ours, trained, and back; bad input in one line."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -7,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from safetensors.numpy import load_file, save_file
 
 from specialize_jax import convert, models
@@ -14,11 +16,13 @@ from specialize_jax.apps import carry
 from specialize_jax.training import checkpoints
 from specialize_jax.training.train_state import TrainState
 from tests.apps.line import FIXTURES, gin, run, write_data
-from tests.convert import tiny
+from tests.convert import t5x_folders, tiny
 from tests.fixtures import world
 
+GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
 SIZE = {"d_model": 32, "d_kv": 8, "d_ff": 64, "vocab_size": 128}
 TINY = ("--gin_file=testing/tiny.gin", gin("PACKED_DIR", str(FIXTURES / "packed_rows")))
+SMALL = dataclasses.replace(tiny.CONFIG, vocab_size=64)
 EXTRA = {
     "_name_or_path": "google/flan-t5-small",
     "task_specific_params": {"a": 1},
@@ -78,6 +82,40 @@ def test_there_and_back_is_the_same_folder(folder, own, tmp_path, capsys):
         assert _content(back / name) == _content(folder / name), name
     assert 'base_model: "google/flan-t5-small"' in (back / "README.md").read_text()
     assert run("verify", own) == 0
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.glob("*_hf")))
+def test_every_kind_of_model_goes_there_and_back(name, tmp_path):
+    """Names, dtypes and bytes, as the library reads them; buffers and repeated tensors are left."""
+    own, back = tmp_path / "own", tmp_path / "back"
+    assert run("convert", "--from=hf", "--to=orbax", GOLDEN / name, own) == 0
+    assert run("convert", "--from=orbax", "--to=hf", own, back) == 0
+    _assert_same_tensors(_tensors(back), _tensors(GOLDEN / name))
+    assert _content(back / "config.json") == _content(GOLDEN / name / "config.json")
+
+
+def test_t5x_goes_where_the_others_go(tmp_path, capsys):
+    params = tiny.params()
+    source = t5x_folders.legacy(tmp_path / "checkpoint_40", t5x_folders.unscanned(params))
+    own, back = tmp_path / "own", tmp_path / "back"
+    arguments = ["--from=t5x", "--to=orbax", f"--tokenizer={world.TOKENIZER}"]
+    assert run("convert", *arguments, source, own) == 0
+    assert checkpoints.all_steps(own / "checkpoints") == [40]
+    assert run("convert", "--from=orbax", "--to=hf", own, back) == 0
+    tiny.assert_same(convert.load_hf(back)[1], params)
+    assert (back / "spiece.model").read_bytes() == world.TOKENIZER.read_bytes()
+    error = _line(capsys, "--from=t5x", "--to=hf", "--size=huge", source, tmp_path / "x")
+    assert "Expected size to be one of" in error
+
+
+def test_names_without_a_prefix_stay_so(tmp_path):
+    bare = pathlib.Path(shutil.copytree(GOLDEN / "gpt2_tiny_hf", tmp_path / "bare"))
+    tensors = {k.removeprefix("transformer."): v for k, v in _tensors(bare).items()}
+    save_file(tensors, bare / "model.safetensors", metadata={"format": "pt"})
+    for form, source, target in (("orbax", bare, "own"), ("hf", tmp_path / "own", "back")):
+        other = "hf" if form == "orbax" else "orbax"
+        assert run("convert", f"--from={other}", f"--to={form}", source, tmp_path / target) == 0
+    _assert_same_tensors(_tensors(tmp_path / "back"), tensors)
 
 
 def _content(path: pathlib.Path):
@@ -231,9 +269,30 @@ def test_a_tokenizer_that_is_not_the_carried_one_replaces_it(folder, tmp_path):
     mine = tmp_path / "student_tokenizer.model"
     mine.write_bytes(world.TOKENIZER.read_bytes())
     target = pathlib.Path(shutil.copytree(folder, tmp_path / "hf"))
-    carry.put_tokenizer(carry.epath.Path(mine), carry.epath.Path(target))
+    carry.put_tokenizer(epath.Path(mine), epath.Path(target))
     assert (target / "tokenizer_config.json").exists()  # the same tokenizer: all stays
     (target / "spiece.model").write_bytes(b"another")
-    carry.put_tokenizer(carry.epath.Path(mine), carry.epath.Path(target))
+    carry.put_tokenizer(epath.Path(mine), epath.Path(target))
     assert not (target / "tokenizer_config.json").exists()
     assert (target / "spiece.model").read_bytes() == mine.read_bytes()
+
+
+def test_tokenizers_that_cannot_come_along_are_named(own, tmp_path, capsys, monkeypatch):
+    ranks = tmp_path / "p50k_base.tiktoken"
+    ranks.write_text("")
+    arguments = ["--from=orbax", "--to=hf", f"--tokenizer={ranks}", own, tmp_path / "x"]
+    assert "is no tokenizer of Hugging Face's forms" in _line(capsys, *arguments)
+
+    big = pathlib.Path(shutil.copy(world.TOKENIZER, tmp_path / "big.model"))
+    small = tmp_path / "small"
+    convert.save_hf(SMALL, tiny.params(SMALL), small)
+    arguments = ["--from=hf", "--to=hf", f"--tokenizer={big}", small, tmp_path / "x"]
+    assert "has 128 ids, the embedding 64 rows" in _line(capsys, *arguments)
+    assert not (tmp_path / "x").exists()
+
+    def load(_):
+        raise ModuleNotFoundError("No module named 'tokenizers'", name="tokenizers")
+
+    monkeypatch.setattr("specialize_jax.tokenizers.load", load)
+    with pytest.raises(ValueError, match="needs the package tokenizers: pip install"):
+        carry.keep_tokenizer(epath.Path("tokenizer.json"), epath.Path(tmp_path), 8)

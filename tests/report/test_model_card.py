@@ -67,6 +67,7 @@ def _score(folder, accuracy):
                 "exact_match_stderr,corrected": 0.01,
             }
         },
+        "configs": {"gsm8k_zero_shot": {"dataset": "asdiv"}},
         "n-samples": {"gsm8k_zero_shot": {"original": 1319, "effective": 500}},
     }
     (folder / f"results_{results.timestamp(0)}.json").write_text(json.dumps(value))
@@ -91,9 +92,10 @@ def test_everything_that_the_files_say(model_dir):
     assert "google/flan-t5-small" in sections["Base model"]
     teacher = sections["Teacher"]
     assert "code-davinci-002, revision unknown; tokenizer p50k_base; 5 candidates" in teacher
-    data = sections["Training data"]
-    assert "| gsm8k | MIT |" in data
-    assert "| my_own | unknown |" in data
+    data = sections["Data sets"]
+    assert "| gsm8k | training | MIT |" in data
+    assert "| my_own | training | unknown |" in data
+    assert "| asdiv | evaluation | CC BY-NC 4.0" in data
     assert "four \\| formats" in data
     assert "`marginal`: 12 answers; 87.50%" in data
     settings = sections["Settings"]
@@ -114,7 +116,7 @@ def test_what_is_not_there_is_unknown(tmp_path):
     assert "datasets" not in front
     assert sections["Base model"].split() == ["Base", "model", "none"]
     assert sections["Teacher"].split() == ["Teacher", "unknown"]
-    assert "| unknown | unknown |" in sections["Training data"]
+    assert "| unknown | training | unknown |" in sections["Data sets"]
     assert "| git commit | unknown |" in sections["Settings"]
     assert "no results for step 5" in sections["Scores"]
 
