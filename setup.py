@@ -36,9 +36,9 @@ _CORE = [
     "optax>=0.2.6",
     "orbax-checkpoint>=0.11.33",
     "pyarrow>=23.0.1",
-    "safetensors>=0.7.0",
     "sentencepiece>=0.2.2",
     "seqio>=0.0.20",  # brings TensorFlow, through tensorflow-text
+    "tensorstore>=0.1.84",
     "tqdm>=4.67.3",
 ]
 
@@ -57,6 +57,7 @@ _EXTRAS = {
         "pytest",
         "pytest-xdist",
         "ruff",
+        "safetensors>=0.7.0",  # an oracle of tests: convert reads and writes the format by itself
         "setuptools>=77.0.3",  # tests/packaging builds without isolation
         "uv",
         *_TOKENIZERS,

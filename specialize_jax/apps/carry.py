@@ -23,6 +23,27 @@ def tokenizer_of(folder: epath.Path) -> epath.Path | None:
     return next((path for path in found if path.exists()), None)
 
 
+def load_tokenizer(path: epath.Path, rows: int) -> tokenizers.Tokenizer:
+    """Loads the tokenizer of a student whose embedding has so many rows.
+
+    Raises:
+      ValueError: it has more ids than the embedding rows, or needs a library that is not there.
+    """
+    try:
+        loaded = tokenizers.load(path)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the tokenizer '{path}' needs the package {error.name}: "
+            "pip install 'specialize-jax[teacher]'"
+        ) from error
+    if loaded.vocab_size > rows:
+        raise ValueError(
+            f"the tokenizer '{path}' has {loaded.vocab_size} ids, the embedding {rows} rows: it is "
+            "of another model"
+        )
+    return loaded
+
+
 def keep_tokenizer(path: epath.Path, model_dir: epath.Path, rows: int) -> dict[str, Any]:
     """Copies a tokenizer into a MODEL_DIR, as `train` does.
 
@@ -35,14 +56,9 @@ def keep_tokenizer(path: epath.Path, model_dir: epath.Path, rows: int) -> dict[s
       What a checkpoint's config.json says of it.
 
     Raises:
-      ValueError: it has more ids than the embedding rows.
+      ValueError: see `load_tokenizer`.
     """
-    loaded = tokenizers.load(path)
-    if loaded.vocab_size > rows:
-        raise ValueError(
-            f"the tokenizer '{path}' has {loaded.vocab_size} ids, the embedding {rows} rows: it is "
-            "of another model"
-        )
+    loaded = load_tokenizer(path, rows)
     names = {"tokenizer.json": path.name}
     file = names.get(path.name, "student_tokenizer.model")
     beside = path.parent / "tokenizer_config.json"
@@ -55,6 +71,19 @@ def keep_tokenizer(path: epath.Path, model_dir: epath.Path, rows: int) -> dict[s
         "sha256": loaded.sha256,
         "vocab_size": loaded.vocab_size,
     }
+
+
+def check_tokenizer(path: epath.Path, rows: int) -> None:
+    """Checks, before long work, that a tokenizer can go into a Hugging Face folder.
+
+    Raises:
+      ValueError: Hugging Face has no such form, or see `load_tokenizer`.
+    """
+    if path.suffix != ".model" and path.name != "tokenizer.json":
+        raise ValueError(
+            f"'{path}' is no tokenizer of Hugging Face's forms, .model, tokenizer.json"
+        )
+    load_tokenizer(path, rows)
 
 
 def put_tokenizer(path: epath.Path, folder: epath.Path) -> None:

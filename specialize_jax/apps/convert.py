@@ -13,7 +13,7 @@ from etils import epath
 
 from specialize_jax import convert, report
 from specialize_jax.apps import carry, progress, provenance
-from specialize_jax.convert import families
+from specialize_jax.convert import families, remote
 from specialize_jax.training import checkpoints, streamed
 
 EPILOG = """\
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base_model",
         metavar="NAME",
-        help="for the model card: what the student was trained from, as Hugging Face's hub calls it",
+        help="for the model card: what the student was trained from, by its name on the hub",
     )
 
 
@@ -94,28 +94,26 @@ def main(args: argparse.Namespace) -> int:
     """Converts; what was noteworthy is printed."""
     if args.dtype is not None:
         convert.check_dtype(args.dtype)
-    if args.source_form == args.target_form == "hf" and args.source == args.target:
-        raise ValueError(f"SRC and DST are both '{args.source}'")
-    target = _fresh(args.target)
-    with warnings.catch_warnings(record=True) as noted:
-        warnings.simplefilter("always", UserWarning)
-        with _opened(args) as source:
-            for warning in noted:
-                print(f"note: {warning.message}")
-            source = _counted(source)
-            if args.target_form == "hf":
-                _to_hf(source, target, args)
-            else:
-                _to_orbax(source, target, args)
+    target = epath.Path(args.target)
+    with remote.explained(target), contextlib.ExitStack() as stack:
+        _check_fresh(target)
+        with warnings.catch_warnings(record=True) as noted:
+            warnings.simplefilter("always", UserWarning)
+            source = stack.enter_context(_opened(args))
+        for warning in noted:
+            print(f"note: {warning.message}")
+        counted = _counted(source, args.target_form)
+        if args.target_form == "hf":
+            _to_hf(counted, target, args)
+        else:
+            _to_orbax(counted, target, args)
     _print_summary(source, target)
     return 0
 
 
-def _fresh(path: str) -> epath.Path:
-    target = epath.Path(path)
+def _check_fresh(target: epath.Path) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"DST '{path}' exists and is not empty; give another folder or remove it")
-    return target
+        raise ValueError(f"DST '{target}' exists and is not empty; remove it, or give another")
 
 
 @contextlib.contextmanager
@@ -131,12 +129,14 @@ def _opened(args: argparse.Namespace) -> Iterator[Source]:
             params = found.params.astype(args.dtype)
             yield Source(found.config, params, name, 0, found.prefix, files or path, tokenizer)
     elif args.source_form == "t5x":
-        with convert.open_t5x(path, args.size, vocab_size=args.vocab_size) as (config, params, at):
-            name = args.size or name
-            tokenizer = tokenizer or (files and carry.tokenizer_of(files))
-            yield Source(config, params.astype(args.dtype), name, at or 0, None, files, tokenizer)
+        config, params, at = convert.open_t5x(path, args.size, vocab_size=args.vocab_size)
+        tokenizer = tokenizer or (files and carry.tokenizer_of(files))
+        params, name = params.astype(args.dtype), args.size or name
+        yield Source(config, params, name, at or 0, None, files, tokenizer)
     else:
-        yield _own(path, args, files, tokenizer)
+        with remote.explained(path):
+            source = _own(path, args, files, tokenizer)
+        yield source
 
 
 def _own(
@@ -159,7 +159,7 @@ def _own(
         config = family.config_type(**run["model"])
     except TypeError as error:
         raise ValueError(f"'{folder}/config.json' does not describe a student: {error}") from error
-    params = convert.Lazy(*streamed.open_params(folder, step))
+    params = remote.reading(path, convert.Lazy(*streamed.open_params(folder, step)))
     if args.vocab_size is not None:
         config, params = convert.fit_vocabulary(config, params, args.vocab_size, path)
     student = run.get("student_tokenizer")
@@ -170,9 +170,13 @@ def _own(
     return Source(config, params.astype(args.dtype), run["name"], step, prefix, files, tokenizer)
 
 
-def _counted(source: Source) -> Source:
-    """The same source, with a bar that counts the tensors read."""
-    total = sum(1 for leaf in source.params.shapes.values() for _ in convert.pieces(leaf.shape))
+def _counted(source: Source, form: str) -> Source:
+    """The same source, with a bar that counts the tensors read, as many as DST's form has."""
+    if form == "hf":
+        rows = families.of_config(source.config).table(source.config)
+        total = sum(len(row.tensors()) for row in rows)
+    else:
+        total = sum(len(list(convert.pieces(s.shape))) for s in source.params.shapes.values())
     done = progress.bar("tensors", total)
 
     def read(path: str, index: tuple[slice, ...]) -> np.ndarray:
@@ -184,6 +188,8 @@ def _counted(source: Source) -> Source:
 
 
 def _to_hf(source: Source, target: epath.Path, args: argparse.Namespace) -> None:
+    if source.tokenizer is not None and source.tokenizer.parent != source.files:
+        carry.check_tokenizer(source.tokenizer, source.config.vocab_size)
     convert.write_hf(
         source.config, source.params, target, source=source.files, prefix=source.prefix
     )

@@ -88,6 +88,8 @@ def run(
         raise ValueError(
             f"'{folder / 'checkpoints' / 'config.json'}' does not describe a student: {error!r}"
         ) from error
+    if config.get("student_tokenizer") is None:
+        raise ValueError(f"'{folder}' has no tokenizer; convert it again with --tokenizer FILE")
     tokenizer = tokenizers.load(folder / config["student_tokenizer"]["file"])
     questions = {name: readers.read(name, data) for name in sets}
     asked = {

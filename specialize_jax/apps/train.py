@@ -105,8 +105,9 @@ def run(
       logical_axis_rules: (logical name, mesh axis) pairs; None for
         `training.partitioning.STANDARD_RULES`.
       loss_chunk: tokens whose logits exist at a time.
-      initial_checkpoint_path: a Hugging Face folder, the `model_dir` of an earlier run (its last
-        checkpoint) or one of its checkpoints to start from; None for random weights.
+      initial_checkpoint_path: a Hugging Face folder, the `model_dir` of an earlier run or of
+        `convert` (its last checkpoint) or one of its checkpoints to start from; None for random
+        weights.
       eval_period: steps between held-out losses.
       eval_steps: batches of the held-out split; None for all.
       checkpoint_period: steps between checkpoints.
@@ -277,7 +278,8 @@ def load_initial(path: str, model: Model, *, shapes: Any, student_tokenizer: dic
     """Loads parameters for a student to start from.
 
     Args:
-      path: a Hugging Face folder, a folder that `train` wrote, or one of its checkpoints.
+      path: a Hugging Face folder, a folder that `train` or `convert` wrote, or one of its
+        checkpoints.
       model: the student.
       shapes: of its parameters, with shardings.
       student_tokenizer: of the data, to be compared with that of an earlier run.
@@ -289,14 +291,18 @@ def load_initial(path: str, model: Model, *, shapes: Any, student_tokenizer: dic
     if found is None:
         # Master parameters are float32, whatever the folder was saved in.
         shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-        config, params = convert.load_hf(path, dtype="float32", shardings=shardings)
+        config, params = convert.load_hf(
+            path, dtype="float32", shardings=shardings, vocab_size=model.config.vocab_size
+        )
         changed = _differences(dataclasses.asdict(config), dataclasses.asdict(model.config))
     else:
         run = checkpoints.read_config(found.parent)
         changed = _differences(run["model"], dataclasses.asdict(model.config))
-        there, here = run["student_tokenizer"]["sha256"], student_tokenizer["sha256"]
-        if there != here:
-            changed = f"student_tokenizer: {there[:12]} there, {here[:12]} here; {changed}"
+        # What `convert` made of a checkpoint without a tokenizer has none.
+        if (stored := run["student_tokenizer"]) is not None:
+            there, here = stored["sha256"], student_tokenizer["sha256"]
+            if there != here:
+                changed = f"student_tokenizer: {there[:12]} there, {here[:12]} here; {changed}"
     if changed:
         raise ValueError(f"INITIAL_CHECKPOINT_PATH '{path}' is not a '{model.name}': {changed}")
     if found is not None:

@@ -12,7 +12,7 @@ from etils import epath
 from specialize_jax.convert import carried, families, vocabulary
 from specialize_jax.convert.lazy import Index, Lazy, bounded, misfits
 from specialize_jax.convert.names import Architecture, Row
-from specialize_jax.convert.remote import explained
+from specialize_jax.convert.remote import explained, reading
 from specialize_jax.convert.safetensors_files import Reader, Spec
 
 
@@ -33,18 +33,18 @@ class Opened(NamedTuple):
 @contextlib.contextmanager
 def open_hf(path: epath.PathLike, *, vocab_size: int | None = None) -> Iterator[Opened]:
     """Opens a folder whose tensors are then read one by one; see `hf.load_hf`."""
-    with explained(path):
-        raw = carried.read_config(path)
-        family = families.of_hf(raw)
-        with Reader(path) as reader:
-            tensors = _Tensors(reader, family)
+    with contextlib.ExitStack() as stack:
+        with explained(path):
+            raw = carried.read_config(path)
+            family = families.of_hf(raw)
+            tensors = _Tensors(stack.enter_context(Reader(path)), family)
             stated = family.read_config(raw, tied=_is_tied(raw, tensors))
             config = dataclasses.replace(stated, vocab_size=_stored_rows(tensors, stated))
             _check_tensors(tensors, config, path)
             _check_tokenizer(path, config, vocab_size or stated.vocab_size)
-            params = _lazy(tensors, config)
-            config, params = vocabulary.fit(config, params, vocab_size or stated.vocab_size, path)
-            yield Opened(config, params, tensors.prefix)
+        params = reading(path, _lazy(tensors, config))
+        config, params = vocabulary.fit(config, params, vocab_size or stated.vocab_size, path)
+        yield Opened(config, params, tensors.prefix)
 
 
 class _Tensors:

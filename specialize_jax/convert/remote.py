@@ -4,12 +4,21 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-_KNOWN = (ValueError, TypeError, FileNotFoundError, FileExistsError)
+import numpy as np
+
+from specialize_jax.convert.lazy import Index, Lazy
+
+
+class RemoteError(OSError):
+    """A remote folder cannot be used; the message says what to do."""
+
+
+_KNOWN = (RemoteError, ValueError, TypeError, FileNotFoundError, FileExistsError)
 
 
 @contextlib.contextmanager
 def explained(path: Any) -> Iterator[None]:
-    """Turns what a storage library raises about a `gs://` path into an OSError that explains it.
+    """Turns what a storage library raises about a `gs://` path into an error that explains it.
 
     The libraries (TensorFlow, gcsfs, tensorstore) have exceptions of their own for a network that
     is not there, credentials that are missing, and buckets that are closed.
@@ -18,7 +27,7 @@ def explained(path: Any) -> Iterator[None]:
       path: the folder; where it is local, errors pass as they are.
 
     Raises:
-      OSError: naming the path, the reason, and how credentials are given.
+      RemoteError: naming the path, the reason, and how credentials are given.
     """
     try:
         yield
@@ -32,6 +41,16 @@ def explained(path: Any) -> Iterator[None]:
         raise _explanation(path, error) from error
 
 
+def reading(path: Any, params: Lazy) -> Lazy:
+    """The same parameters; what goes wrong when they are read is `explained`."""
+
+    def read(name: str, index: Index) -> np.ndarray:
+        with explained(path):
+            return params.read(name, index)
+
+    return Lazy(params.shapes, read)
+
+
 def _is_remote(path: Any) -> bool:
     return "://" in str(path)
 
@@ -41,9 +60,9 @@ def _is_of_storage(error: Exception) -> bool:
     return any(word in str(error) for word in ("HTTP", "PERMISSION_DENIED", "UNAUTHENTICATED"))
 
 
-def _explanation(path: Any, error: Exception) -> OSError:
+def _explanation(path: Any, error: Exception) -> RemoteError:
     reason = (str(error).splitlines() or [""])[0][:300]
-    return OSError(
+    return RemoteError(
         f"Cannot use {path}: {type(error).__name__}: {reason}. A bucket needs the network and, "
         "unless it is public, Google Cloud credentials: `gcloud auth application-default login`, "
         "or GOOGLE_APPLICATION_CREDENTIALS with the path of a key file."

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeAlias
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -28,7 +28,7 @@ _DTYPES: dict[str, np.dtype] = {
         "F64": np.float64,
         "F32": np.float32,
         "F16": np.float16,
-        "BF16": ml_dtypes.bfloat16,
+        "BF16": jnp.bfloat16,
         "I64": np.int64,
         "I32": np.int32,
         "I16": np.int16,

@@ -19,11 +19,10 @@ network has a relative bias per layer, [H, L, buckets]; ours, and the published 
 is taken where all layers have the same, and refused where they differ.
 """
 
-import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +31,7 @@ from etils import epath
 
 from specialize_jax.convert import families, t5x_store, vocabulary
 from specialize_jax.convert.lazy import Index, Lazy, bounded, misfits
-from specialize_jax.convert.remote import explained
+from specialize_jax.convert.remote import explained, reading
 from specialize_jax.convert.t5_hf import T5
 from specialize_jax.models.interface import Params
 from specialize_jax.models.t5 import SIZES, T5Config
@@ -84,20 +83,19 @@ def load_t5x(
         used here.
       OSError: a remote folder cannot be read.
     """
-    with open_t5x(path, config) as (found, params, _):
-        return found, params.astype(dtype).load(shardings)
+    found, params, _ = open_t5x(path, config)
+    return found, params.astype(dtype).load(shardings)
 
 
-@contextlib.contextmanager
 def open_t5x(
     path: epath.PathLike,
     config: T5Config | str | None = None,
     *,
     vocab_size: int | None = None,
-) -> Iterator[tuple[T5Config, Lazy, int | None]]:
+) -> tuple[T5Config, Lazy, int | None]:
     """Opens a checkpoint whose arrays are then read one by one; see `load_t5x`.
 
-    Yields:
+    Returns:
       The config, the parameters, and the step that the folder's name says.
     """
     given = _size(config) if isinstance(config, str) else config
@@ -107,15 +105,11 @@ def open_t5x(
         stated = _infer(arrays, folder) if given is None else given
         config = dataclasses.replace(stated, vocab_size=_stored_rows(arrays, stated))
         sources = _sources(config, arrays)
-        wanted = {name: source.shape for source in sources.values() for name in source.names}
-        found = {name: array.shape for name, array in arrays.items()}
-        if problems := misfits(found, wanted, "parameter"):
-            raise ValueError(f"{folder} does not fit the config: {'; '.join(problems)}.")
-        _check_shared_bias(arrays, sources, folder)
-        step = _STEP.fullmatch(folder.name)
-        params = _lazy(arrays, sources, config)
-        fitted, params = vocabulary.fit(config, params, vocab_size or stated.vocab_size, folder)
-        yield fitted, params, int(step[1]) if step else None
+        _check_arrays(arrays, sources, folder)
+    params = reading(folder, _lazy(arrays, sources, config))
+    fitted, params = vocabulary.fit(config, params, vocab_size or stated.vocab_size, folder)
+    step = _STEP.fullmatch(folder.name)
+    return fitted, params, int(step[1]) if step else None
 
 
 def _size(name: str) -> T5Config:
@@ -215,9 +209,13 @@ def _moved_layers(shape: tuple[int, ...]) -> Callable[[t5x_store.Array, Index], 
     return take
 
 
-def _check_shared_bias(
+def _check_arrays(
     arrays: Mapping[str, t5x_store.Array], sources: Mapping[str, _Source], folder: epath.Path
 ) -> None:
+    wanted = {name: source.shape for source in sources.values() for name in source.names}
+    found = {name: array.shape for name, array in arrays.items()}
+    if problems := misfits(found, wanted, "parameter"):
+        raise ValueError(f"{folder} does not fit the config: {'; '.join(problems)}.")
     for stack in ("encoder", "decoder"):
         source = sources[f"{stack}/relpos_bias/rel_embedding"]
         bias = arrays[source.names[0]].read(())

@@ -48,14 +48,16 @@ def model_card(model_dir: epath.PathLike, step: int, *, base_model: str | None =
     model_dir = epath.Path(model_dir)
     run = _json(model_dir / "checkpoints" / "config.json")
     macros = _macros(model_dir / "train.gin")
-    packed_dir = epath.Path(macros.get("PACKED_DIR") or model_dir / "packed")
+    packed_dir = _found(macros.get("PACKED_DIR"), model_dir) or model_dir / "packed"
     macros = _macros(packed_dir / "pack.gin") | macros
     packed = _json(packed_dir / folders.INFO_FILES["packed_rows"])
     aligned = [
-        _json(epath.Path(folder) / folders.INFO_FILES["aligned_examples"])
-        for folder in _strings(macros.get("ALIGNED_DIRS"))
+        _json(folder / folders.INFO_FILES["aligned_examples"])
+        for name in _strings(macros.get("ALIGNED_DIRS"))
+        if (folder := _found(name, model_dir)) is not None
     ]
     data_sets = sorted({name.split("/")[0] for name in _strings(packed.get("validation_ids"))})
+    evaluations = _evaluations(model_dir / "eval" / str(step))
     name = coerce.name(run.get("name")) or UNKNOWN
     parts = [
         _front_matter(base_model, data_sets),
@@ -63,15 +65,15 @@ def model_card(model_dir: epath.PathLike, step: int, *, base_model: str | None =
         "Written by `specialize-jax convert` from the files of the run that trained this model. "
         "What they do not say is called unknown.",
         "## Base model",
-        base_model or coerce.text(macros.get("INITIAL_CHECKPOINT_PATH")) or UNKNOWN,
+        base_model or _setting(macros, "INITIAL_CHECKPOINT_PATH"),
         "## Teacher",
         "\n".join(_teachers(aligned)),
-        "## Training data",
-        "\n".join(_data(packed, aligned, data_sets)),
+        "## Data sets",
+        "\n".join(_data(packed, aligned, data_sets, evaluations)),
         "## Settings",
         "\n".join(_settings(run, macros, _json(model_dir / "train_provenance.json"))),
         "## Scores",
-        "\n".join(_scores(model_dir / "eval" / str(step), step)),
+        "\n".join(_scores(evaluations, step)),
         "## Licence",
         "Of these weights: unknown; whoever publishes them states one. It has to respect those of "
         "the base model and the data sets, and the terms under which the teacher was used.",
@@ -106,14 +108,22 @@ def _teachers(aligned: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _data(
-    packed: Mapping[str, Any], aligned: Sequence[Mapping[str, Any]], data_sets: Sequence[str]
+    packed: Mapping[str, Any],
+    aligned: Sequence[Mapping[str, Any]],
+    data_sets: Sequence[str],
+    evaluations: Sequence[collect.Evaluation],
 ) -> Iterator[str]:
-    yield "| data set | licence |"
-    yield "|---|---|"
-    for name in data_sets:
-        yield f"| {name} | {DATA_SETS.get(name, (None, UNKNOWN))[1]} |"
-    if not data_sets:
-        yield f"| {UNKNOWN} | {UNKNOWN} |"
+    yield "| data set | used for | licence |"
+    yield "|---|---|---|"
+    for name in data_sets or [UNKNOWN]:
+        yield f"| {name} | training | {_licence(name)} |"
+    evaluated = {
+        coerce.text(config.get("dataset"))
+        for evaluation in evaluations
+        for config in evaluation.configs.values()
+    }
+    for name in sorted(name for name in evaluated if name):
+        yield f"| {name} | evaluation | {_licence(name)} |"
     yield ""
     yield f"Mixture: {_plain(packed.get('mixture'))}."
     for info in aligned:
@@ -131,17 +141,26 @@ def _settings(
     yield "| setting | value |"
     yield "|---|---|"
     for name in _SHOWN:
-        yield f"| {name} | {_plain(macros[name]) if name in macros else UNKNOWN} |"
+        yield f"| {name} | {_setting(macros, name)} |"
     yield f"| model | `{_plain(run.get('model'))}` |"
     yield f"| git commit | {_plain(provenance.get('git_commit'))} |"
     yield f"| date | {_plain(provenance.get('date'))} |"
 
 
-def _scores(folder: epath.Path, step: int) -> Iterator[str]:
+def _licence(data_set: str) -> str:
+    """By its name, or by that of the set that it is a part of (`miniworld_stories`)."""
+    known = DATA_SETS.get(data_set) or DATA_SETS.get(data_set.split("_")[0])
+    return UNKNOWN if known is None else known[1]
+
+
+def _evaluations(folder: epath.Path) -> list[collect.Evaluation]:
     try:
-        evaluations = collect.read([folder]).evaluations
+        return collect.read([folder]).evaluations
     except SchemaError:
-        evaluations = []
+        return []
+
+
+def _scores(evaluations: Sequence[collect.Evaluation], step: int) -> Iterator[str]:
     rows = [
         f"| {task} | {metric} | {value:.4f} | {_plain(metrics.get(_error_of(metric)))} | "
         f"{_plain(count)} |"
@@ -185,6 +204,21 @@ def _macros(path: epath.Path) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             continue
     return found
+
+
+def _setting(macros: Mapping[str, Any], name: str) -> str:
+    if name in macros and macros[name] is None:
+        return "none"
+    return _plain(macros.get(name))
+
+
+def _found(name: Any, model_dir: epath.Path) -> epath.Path | None:
+    """A folder that a run names, from where we stand or from a folder above the run's."""
+    if not isinstance(name, str):
+        return None
+    above = epath.Path(model_dir).expanduser().absolute().parents
+    candidates = [epath.Path(name), *(parent / name for parent in above)]
+    return next((path for path in candidates if path.is_dir()), None)
 
 
 def _strings(value: Any) -> list[str]:

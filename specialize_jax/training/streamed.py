@@ -52,7 +52,10 @@ def write_params(
     if steps := checkpoints.all_steps(folder):
         raise checkpoints.CheckpointError(f"{folder} holds checkpoints already: {steps}.")
     leaves = {path: _Leaf(path, leaf, read, pieces) for path, leaf in shapes.items()}
-    registry = ocp.type_handlers.create_type_handler_registry((_Leaf, _LeafHandler()))
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (_Leaf, _LeafHandler()),
+        (jax.Array, ocp.type_handlers.ArrayHandler()),  # not used; Orbax warns where it is missing
+    )
     with ocp.CheckpointManager(
         folder,
         item_names=("params",),
