@@ -125,3 +125,28 @@ def test_fused_attention_gives_way_where_dropout_is_in_force(rate):
         return module.apply(params, x, x, bias, rngs={"dropout": jax.random.key(2)})
 
     np.testing.assert_allclose(run("fused"), run("plain"), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "length", "width", "chosen"),
+    [
+        ("bfloat16", 6, 8, "cudnn"),
+        ("float32", 6, 8, "xla"),
+        ("bfloat16", 5, 8, "xla"),
+        ("bfloat16", 6, 12, "xla"),
+        ("bfloat16", 6, 136, "xla"),
+    ],
+)
+def test_on_a_gpu_cudnn_is_asked_only_for_what_it_takes(monkeypatch, dtype, length, width, chosen):
+    """What is asked for; that the kernel's numbers are right needs a GPU."""
+    asked = {}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(
+        jax.nn,
+        "dot_product_attention",
+        lambda q, k, v, bias, **settings: asked.update(settings, bias=bias) or q,
+    )
+    x = jnp.zeros((1, length, 2, width), dtype)
+    attention.fused(x, x, x, jnp.zeros((1, 2, length, length)), None, scale=0.25)
+    assert (asked["implementation"], asked["scale"]) == (chosen, 0.25)
+    assert asked["bias"].dtype == (dtype if chosen == "cudnn" else "float32")

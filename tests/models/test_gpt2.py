@@ -1,46 +1,16 @@
 import dataclasses
-import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from specialize_jax.models import gpt2
+from tests.models import tiny
 from tests.quick_jit import quick_jit
-
-PAD = 39
-TINY = gpt2.GPT2Config(
-    d_model=16, d_ff=24, num_heads=4, num_layers=3, vocab_size=40, num_positions=20, pad_id=PAD
-)
-
-
-@functools.cache
-def _params():
-    """Parameters, none of which is zero as it is at first, so that each one counts."""
-    params = quick_jit(gpt2.build(TINY).init)(jax.random.key(0))
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + 0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(treedef, noisy)
-
-
-@functools.cache
-def _model(**overrides):
-    """A model with its functions compiled, once for all tests, and parameters."""
-    model = gpt2.build(dataclasses.replace(TINY, **overrides))
-    compiled = dataclasses.replace(
-        model,
-        hidden=quick_jit(model.hidden),
-        logits=quick_jit(model.logits),
-        init_cache=quick_jit(model.init_cache, static_argnums=2),
-        decode_step=quick_jit(model.decode_step, donate_argnums=1),
-    )
-    return compiled, _params()
 
 
 def _tokens(rows=3, length=11, seed=0):
-    return np.random.default_rng(seed).integers(0, PAD, (rows, length), dtype=np.int32)
+    return np.random.default_rng(seed).integers(0, tiny.PAD, (rows, length), dtype=np.int32)
 
 
 def _batch(tokens):
@@ -49,26 +19,16 @@ def _batch(tokens):
 
 def _left_padded(tokens, lengths):
     """Rows that end together, and before them padding: the first tokens move to the right."""
-    out = np.full_like(tokens, PAD)
+    out = np.full_like(tokens, tiny.PAD)
     for row, length in enumerate(lengths):
         out[row, tokens.shape[1] - length :] = tokens[row, :length]
     return out
 
 
-def test_every_parameter_has_one_axis_name_per_dimension():
-    model, params = _model()
-    is_names = lambda node: isinstance(node, tuple)  # noqa: E731
-    axes, treedef = jax.tree.flatten(model.axes(), is_leaf=is_names)
-    assert treedef == jax.tree.structure(params)
-    for names, leaf in zip(axes, jax.tree.leaves(params), strict=True):
-        assert len(names) == leaf.ndim
-        assert leaf.dtype == jnp.float32
-    wi = model.axes()["decoder"]["layers"]["mlp"]["wi"]
-    assert wi == {"kernel": ("layers", "embed", "mlp"), "bias": ("layers", "mlp")}
-
-
 def test_initial_scales_are_those_of_the_paper():
-    config = dataclasses.replace(TINY, d_model=128, d_ff=256, vocab_size=512, num_positions=256)
+    config = dataclasses.replace(
+        tiny.CONFIGS["gpt2"], d_model=128, d_ff=256, vocab_size=512, num_positions=256
+    )
     params = quick_jit(gpt2.build(config).init)(jax.random.key(1))
     layer = params["decoder"]["layers"]
     into_stream = 0.02 / 6**0.5  # two projections into it a layer
@@ -88,7 +48,7 @@ def test_initial_scales_are_those_of_the_paper():
 @pytest.mark.parametrize("attention", ["plain", "fused"])
 @pytest.mark.parametrize("prompt", [1, 6])
 def test_cached_decoding_equals_the_full_forward_pass(prompt, attention):
-    model, params = _model(attention=attention)
+    model, params = tiny.compiled("gpt2", attention=attention)
     tokens = _tokens()
     expected = model.logits(params, _batch(tokens))
     cache = model.init_cache(params, tokens[:, :prompt], 11 - prompt + 1)
@@ -103,7 +63,7 @@ def test_cached_decoding_equals_the_full_forward_pass(prompt, attention):
 
 
 def test_padding_on_the_left_changes_nothing():
-    model, params = _model()
+    model, params = tiny.compiled("gpt2")
     tokens, lengths = _tokens(), (11, 7, 1)
     padded = _left_padded(tokens, lengths)
     expected = model.logits(params, _batch(tokens))
@@ -131,19 +91,19 @@ def _check_continued(model, params, tokens, lengths, expected):
 
 
 def test_cached_decoding_of_left_padded_prompts_equals_each_prompt_alone():
-    model, params = _model()
+    model, params = tiny.compiled("gpt2")
     tokens = _tokens()
     expected = model.logits(params, _batch(tokens))
     _check_continued(model, params, tokens, (5, 4, 1), expected)
 
 
 def test_only_the_leading_run_is_padding():
-    model, params = _model()
+    model, params = tiny.compiled("gpt2")
     tokens = _tokens()
-    tokens[0, 5] = PAD  # an end of text between two texts is a token like others
-    tokens[1, 9:] = PAD
+    tokens[0, 5] = tiny.PAD  # an end of text between two texts is a token like others
+    tokens[1, 9:] = tiny.PAD
     expected = model.logits(params, _batch(tokens))
-    padded = np.pad(tokens, ((0, 0), (4, 0)), constant_values=PAD)
+    padded = np.pad(tokens, ((0, 0), (4, 0)), constant_values=tiny.PAD)
     np.testing.assert_allclose(
         model.logits(params, _batch(padded))[:, 4:], expected, atol=2e-5, rtol=0
     )
@@ -153,7 +113,7 @@ def test_only_the_leading_run_is_padding():
 
 
 def test_the_future_is_not_seen():
-    model, params = _model()
+    model, params = tiny.compiled("gpt2")
     tokens = _tokens()
     expected = model.logits(params, _batch(tokens))
     tokens[:, 7:] = 2
@@ -173,7 +133,7 @@ def _packed():
 
 
 def test_packed_row_equals_its_examples_alone():
-    model, params = _model()
+    model, params = tiny.compiled("gpt2")
     packed, alone = _packed()
     logits, expected = model.logits(params, packed), model.logits(params, alone)
     np.testing.assert_allclose(logits[0, :4], expected[0, :4], atol=2e-5, rtol=0)
@@ -183,7 +143,7 @@ def test_packed_row_equals_its_examples_alone():
 
 @pytest.mark.parametrize("missing", ["decoder_segment_ids", "decoder_positions"])
 def test_segments_and_positions_come_together(missing):
-    model, params = _model()
+    model, params = tiny.compiled("gpt2")
     packed, _ = _packed()
     del packed[missing]
     with pytest.raises(ValueError, match="both or neither of decoder_segment_ids, decoder_pos"):
@@ -191,15 +151,15 @@ def test_segments_and_positions_come_together(missing):
 
 
 def test_prefix_is_causal_unless_the_config_says_otherwise():
-    model, params = _model()
+    model, params = tiny.compiled("gpt2")
     tokens = _tokens()
     batch = _batch(tokens) | {"decoder_causal_attention": (np.arange(11) < 4)[None].repeat(3, 0)}
     np.testing.assert_array_equal(model.logits(params, batch), model.logits(params, _batch(tokens)))
-    both_ways, _ = _model(prefix_attention=True)
+    both_ways, _ = tiny.compiled("gpt2", prefix_attention=True)
     expected = both_ways.logits(params, batch)
     assert not np.allclose(expected, model.logits(params, batch), atol=1e-3)
     changed = dict(batch, decoder_input_tokens=tokens.copy())
-    changed["decoder_input_tokens"][:, 3] = (tokens[:, 3] + 1) % PAD
+    changed["decoder_input_tokens"][:, 3] = (tokens[:, 3] + 1) % tiny.PAD
     moved = np.abs(both_ways.logits(params, changed) - expected).max(axis=(0, 2))
     assert moved[0] > 1e-3  # the prompt's first token sees its last one
     changed = dict(batch, decoder_input_tokens=tokens.copy())
@@ -208,7 +168,7 @@ def test_prefix_is_causal_unless_the_config_says_otherwise():
 
 
 def test_cached_decoding_of_a_prefix_that_sees_both_ways_equals_the_full_forward_pass():
-    model, params = _model(prefix_attention=True)
+    model, params = tiny.compiled("gpt2", prefix_attention=True)
     tokens, lengths = _tokens(), (5, 3, 1)
     prefix = (np.arange(11)[None] < np.array(lengths)[:, None]).astype(np.int32)
     expected = model.logits(params, _batch(tokens) | {"decoder_causal_attention": prefix})
@@ -216,7 +176,7 @@ def test_cached_decoding_of_a_prefix_that_sees_both_ways_equals_the_full_forward
 
 
 def test_rows_that_do_not_fit_are_refused():
-    model, params = _model()
+    model, params = tiny.compiled("gpt2")
     with pytest.raises(ValueError, match="at most 20 tokens.*got 21"):
         model.logits(params, _batch(_tokens(length=21)))
     with pytest.raises(ValueError, match="within 20 positions, got 11 tokens.*length=11"):
@@ -225,11 +185,11 @@ def test_rows_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="decoder-only student.*got encoder_input_tokens"):
         model.hidden(params, _batch(_tokens()) | {"encoder_input_tokens": _tokens()})
     with pytest.raises(ValueError, match="num_heads to divide d_model, got 3 and 16"):
-        dataclasses.replace(TINY, num_heads=3)
+        dataclasses.replace(tiny.CONFIGS["gpt2"], num_heads=3)
 
 
 def test_token_or_position_outside_its_table_is_loud():
-    model, params = _model()
+    model, params = tiny.compiled("gpt2")
     packed, _ = _packed()
     tokens = _tokens()
     tokens[0, 2] = 40
@@ -238,54 +198,3 @@ def test_token_or_position_outside_its_table_is_loud():
     assert np.all(np.isfinite(logits[1]))
     packed["decoder_positions"][0, 3] = 20
     assert np.all(np.isnan(model.logits(params, packed)[0, 3]))
-
-
-def test_dropout_is_on_with_a_key_and_a_rate_only():
-    model, params = _model(dropout_rate=0.5)
-    batch = _batch(_tokens())
-    plain = model.hidden(params, batch)
-    dropped = model.hidden(params, batch, dropout_rng=jax.random.key(1))
-    again = model.hidden(params, batch, dropout_rng=jax.random.key(1))
-    other = model.hidden(params, batch, dropout_rng=jax.random.key(2))
-    np.testing.assert_array_equal(dropped, again)
-    assert not np.allclose(dropped, plain)
-    assert not np.allclose(dropped, other)
-    without, _ = _model()
-    np.testing.assert_array_equal(
-        without.hidden(params, batch, dropout_rng=jax.random.key(1)), plain
-    )
-
-
-def test_bfloat16_gives_finite_float32_logits_near_those_of_float32():
-    model, params = _model()
-    low, _ = _model(dtype="bfloat16")
-    batch = _batch(_tokens())
-    assert low.hidden(params, batch).dtype == jnp.bfloat16
-    logits = low.logits(params, batch)
-    assert logits.dtype == jnp.float32
-    np.testing.assert_allclose(logits, model.logits(params, batch), atol=0.15)
-    cache = low.init_cache(params, batch["decoder_input_tokens"][:, :4], 6)
-    step, cache = low.decode_step(params, cache, batch["decoder_input_tokens"][:, 3])
-    assert step.dtype == jnp.float32
-    np.testing.assert_allclose(step, logits[:, 3], atol=0.1)
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(cache["layers"])} == {"bfloat16"}
-
-
-@pytest.mark.parametrize("remat", ["full", "minimal"])
-def test_rematerialisation_keeps_gradients(remat):
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
-        _gradient(remat),
-        _gradient("none"),
-    )
-
-
-@functools.cache
-def _gradient(remat):
-    model = gpt2.build(dataclasses.replace(TINY, remat=remat, dropout_rate=0.5))
-    batch, key = _batch(_tokens()), jax.random.key(3)
-
-    def loss(params):
-        return jnp.mean(model.hidden(params, batch, dropout_rng=key) ** 2)
-
-    return quick_jit(jax.grad(loss))(_params())

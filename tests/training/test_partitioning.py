@@ -28,6 +28,12 @@ def test_partition_spec(shape, names, expected):
     assert spec == PartitionSpec(*expected)
 
 
+def test_rules_can_be_given():
+    rules = [("embed", "data"), ("mlp", None)]
+    spec = partitioning.partition_spec((8, 6), ("embed", "mlp"), MESH, rules)
+    assert spec == PartitionSpec("data", None)
+
+
 @pytest.mark.parametrize("size", ["flan_t5_small", "t5_small", "gpt2_small"])
 def test_every_student_s_parameters_have_a_rule(size):
     model = models.build(size)
@@ -40,12 +46,6 @@ def test_every_student_s_parameters_have_a_rule(size):
     )
     mlp = specs["decoder"]["layers"]["mlp"]
     assert mlp["wo"]["kernel"] == PartitionSpec(None, "model", "fsdp")
-
-
-def test_rules_can_be_given():
-    rules = [("embed", "data"), ("mlp", None)]
-    spec = partitioning.partition_spec((8, 6), ("embed", "mlp"), MESH, rules)
-    assert spec == PartitionSpec("data", None)
 
 
 def test_partition_spec_errors():
