@@ -179,9 +179,9 @@ def train(tmp_path, *bindings):
         "VALIDATION=2",
         "TRAIN_STEPS=2",
         "BATCH_SIZE=2",
-        "network.T5Config.vocab_size=128",
-        "train_script.train.stats_period=1",
-        "train_script.train.eval_period=2",
+        "T5Config.vocab_size=128",
+        "train.stats_period=1",
+        "train.eval_period=2",
         *bindings,
     )
     command = [sys.executable, "-m", "t5x.train", "--logtostderr", "--gin_file=t5x/tiny.gin"]
@@ -202,7 +202,7 @@ def train(tmp_path, *bindings):
 @pytest.mark.slow
 @pytest.mark.parametrize("use_orbax", [True, False])
 def test_t5x_trains_on_our_mixtures(tmp_path, use_orbax):
-    code, log = train(tmp_path, f"train_script.train.use_orbax={use_orbax}", "DIVERGENCE='jsd'")
+    code, log = train(tmp_path, f"train.use_orbax={use_orbax}", "DIVERGENCE='jsd'")
     assert code == 0, log[-2000:]
     for split in ("train", "training_eval/distill_zero_shot"):
         lines = [line for line in log.split("\n") if f"collection={split} " in line]
