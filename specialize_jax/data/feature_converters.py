@@ -44,11 +44,12 @@ class DistillationEncDecConverter(seqio.EncDecFeatureConverter):
         **{name: _SPEC(dtype=dtype, rank=rank) for name, dtype, rank in _SOFT_FEATURES.values()},
     }
 
-    def __init__(self, pack: bool = False):
+    def __init__(self, pack: bool = False, use_custom_packing_ops: bool = False):
         """Creates the converter.
 
         Args:
           pack: must be False.
+          use_custom_packing_ops: how seqio would pack; t5x gives it always.
 
         Raises:
           ValueError: packing is asked for.
@@ -58,7 +59,7 @@ class DistillationEncDecConverter(seqio.EncDecFeatureConverter):
                 "seqio's packer cannot carry soft targets (non-zeros as lengths, int32, rank 1); "
                 "use `specialize-jax pack` or `specialize_jax.data.packing`, or pack=False"
             )
-        super().__init__(pack=False)
+        super().__init__(pack=False, use_custom_packing_ops=use_custom_packing_ops)
 
     def _convert_example(self, features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
         converted = dict(super()._convert_example(features))
