@@ -23,11 +23,11 @@ from specialize_jax.alignment.reference import levenshtein, surface
 
 Tokens = Sequence[str | bytes]
 
-# Length classes of surfaces: up to so many code points, and the word that then holds a column of
-# the distance matrix. Longer surfaces take the slow way.
-_LIMITS = (4, 8, 16, 32)
-_WORDS = (np.uint8, np.uint8, np.uint16, np.uint32)
+# Length classes of surfaces: up to so many code points. Longer surfaces take the slow way.
+_LIMITS = (4, 8, 12, 16, 32)
 _LONGEST = _LIMITS[-1]
+# Words that hold a column of the distance matrix; every number of bits is a class's limit.
+_WORDS = (np.uint8, np.uint16, np.uint32)
 # A kernel call fills a tile of at most this many students x teachers.
 _TILE_ROWS, _TILE_COLUMNS = 128, 4096
 _TILE_PAIRS = 1 << 16
@@ -148,8 +148,8 @@ def fill_table(table: np.ndarray, teacher: Sequence[str], student: Sequence[str]
       teacher: `P` surfaces in order of length class, as `index` gives them.
       student: `Q` surfaces, likewise.
     """
-    text_ends = np.searchsorted(_length_class(student), range(len(_LIMITS)), side="right")
-    word_ends = np.searchsorted(_length_class(teacher), range(len(_LIMITS)), side="right")
+    text_ends = _ends(student, _LIMITS)
+    word_ends = _ends(teacher, [np.iinfo(word).bits for word in _WORDS])
     _fill_long(table, teacher, student, int(word_ends[-1]), int(text_ends[-1]))
     texts, alphabet = _encode(student[: text_ends[-1]])
     tiles: list[tuple[slice, slice, jax.Array]] = []
@@ -185,10 +185,11 @@ def pair_distances(
     for n in np.flatnonzero(classes == len(_LIMITS)):
         distances[n] = levenshtein(teacher[p[n]], student[q[n]])
     lengths_t, lengths_s = _lengths(teacher), _lengths(student)
-    for k, (limit, word) in enumerate(zip(_LIMITS, _WORDS, strict=True)):
+    for k, limit in enumerate(_LIMITS):
         of_class = np.flatnonzero(classes == k)
         if not len(of_class):
             continue
+        word = next(word for word in _WORDS if np.iinfo(word).bits >= limit)
         # Longer surfaces are cut off here, and belong to no pair of this class.
         codes_t, codes_s = (
             _code_points(side, limit).astype(np.int32) for side in (teacher, student)
@@ -214,6 +215,12 @@ def _lengths(surfaces: Sequence[str]) -> np.ndarray:
 
 def _length_class(surfaces: Sequence[str]) -> np.ndarray:
     return np.searchsorted(_LIMITS, _lengths(surfaces))
+
+
+def _ends(surfaces: Sequence[str], limits: Sequence[int]) -> np.ndarray:
+    """Returns how many surfaces, in order of length class, are within each of some class limits."""
+    classes = np.searchsorted(_LIMITS, limits)
+    return np.searchsorted(_length_class(surfaces), classes, side="right")
 
 
 def _spans(ends: np.ndarray, size: int) -> list[list[slice]]:
@@ -382,9 +389,10 @@ def _advance(
             jnp.where(inside, right_plus & diagonal, minus),
         )
 
-    # Unrolled, so that the columns stay in registers through one fused loop over the tile.
+    # Unrolled, so that the columns stay in registers through one fused loop over the tile: in two
+    # rounds both compiling and running take two to three times as long.
     start = (used, jnp.zeros_like(used))
-    plus, minus = jax.lax.fori_loop(0, steps, step, start, unroll=min(steps, 8))
+    plus, minus = jax.lax.fori_loop(0, steps, step, start, unroll=min(steps, 16))
     grow = jax.lax.population_count(plus & used).astype(jnp.int8)
     shrink = jax.lax.population_count(minus & used).astype(jnp.int8)
     return lengths + grow - shrink
