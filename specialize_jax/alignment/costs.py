@@ -10,10 +10,11 @@ Letters: `B` batch, `T` teacher tokens, `S` student tokens; `P` and `Q` distinct
 surfaces.
 """
 
+import collections
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,8 @@ _WORDS = (np.uint8, np.uint16, np.uint32)
 # A kernel call fills a tile of at most this many students x teachers.
 _TILE_ROWS, _TILE_COLUMNS = 128, 4096
 _TILE_PAIRS = 1 << 16
+_STARTED_AHEAD = 4
+_Item = TypeVar("_Item")
 
 
 class Indexed(NamedTuple):
@@ -148,21 +151,42 @@ def fill_table(table: np.ndarray, teacher: Sequence[str], student: Sequence[str]
       teacher: `P` surfaces in order of length class, as `index` gives them.
       student: `Q` surfaces, likewise.
     """
+    for row, column, distances in started_ahead(_start_tiles(table, teacher, student)):
+        height, width = row.stop - row.start, column.stop - column.start
+        table[row, column] = np.asarray(distances)[:height, :width]
+
+
+def started_ahead(computations: Iterable[_Item]) -> Iterator[_Item]:
+    """Yields what an iterator starts, while the next few are being computed.
+
+    Not all at once: results that wait drive what is worked on out of the cache, and fresh memory
+    for each costs as much as filling it.
+    """
+    started: collections.deque[_Item] = collections.deque()
+    for item in computations:
+        started.append(item)
+        if len(started) > _STARTED_AHEAD:
+            yield started.popleft()
+    yield from started
+
+
+def _start_tiles(
+    table: np.ndarray, teacher: Sequence[str], student: Sequence[str]
+) -> Iterator[tuple[slice, slice, jax.Array]]:
+    """Starts every kernel of `fill_table`; yields its rows, columns and, padded, its distances.
+
+    Surfaces that are too long for a kernel are written to the table.
+    """
     text_ends = _ends(student, _LIMITS)
     word_ends = _ends(teacher, [np.iinfo(word).bits for word in _WORDS])
     _fill_long(table, teacher, student, int(word_ends[-1]), int(text_ends[-1]))
     texts, alphabet = _encode(student[: text_ends[-1]])
-    tiles: list[tuple[slice, slice, jax.Array]] = []
     for word, columns in zip(_WORDS, _spans(word_ends, _TILE_COLUMNS), strict=True):
         for column in columns:
             masks = _bit_masks(teacher[column], alphabet, word)
             for length, rows in zip(_LIMITS, _spans(text_ends, _TILE_ROWS), strict=True):
                 for row in rows:
-                    tiles.append((row, column, _myers(*masks, *_texts(texts, row, length))))
-    # Every kernel was started before the first is waited for.
-    for row, column, distances in tiles:
-        height, width = row.stop - row.start, column.stop - column.start
-        table[row, column] = np.asarray(distances)[:height, :width]
+                    yield row, column, _myers(*masks, *_texts(texts, row, length))
 
 
 def pair_distances(
