@@ -10,22 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 
 from specialize_jax import convert, losses
-from specialize_jax.apps import gin_setup, provenance
+from specialize_jax.apps import gin_setup, program, provenance
 from specialize_jax.data.packed import PackedRows
 from specialize_jax.models import Model
-from specialize_jax.schemas import Format, SparseTargets, folders
-from specialize_jax.training import (
-    checkpoints,
-    loop,
-    optimizers,
-    partitioning,
-    step,
-    train_state,
-)
+from specialize_jax.schemas import folders
+from specialize_jax.training import TrainState, checkpoints, loop, optimizers, partitioning
 
 EPILOG = """\
 example:
@@ -60,7 +52,10 @@ def run(
     batch_size: int,
     train_steps: int,
     objective: str,
+    divergence: str = "forward_kl",
     tail: str = "bucket",
+    temperature: float = 1.0,
+    beta: float = 0.5,
     min_coverage: float = 0.0,
     optimizer: str = "adafactor",
     learning_rate: float = 1e-3,
@@ -70,6 +65,8 @@ def run(
     clip: float | None = None,
     microbatches: int = 1,
     model_partitions: int = 1,
+    fsdp_partitions: int = 1,
+    logical_axis_rules: partitioning.Rules | None = None,
     loss_chunk: int = 1024,
     initial_checkpoint_path: str | None = None,
     eval_period: int = 1000,
@@ -90,7 +87,10 @@ def run(
       batch_size: rows of the global batch.
       train_steps: updates in all.
       objective: "match_distribution" or "match_sample".
-      tail: what becomes of unlisted mass, see `losses`.
+      divergence: how far the student is from the teacher; see `losses.divergences` for these four.
+      tail: what becomes of unlisted mass.
+      temperature: of teacher and student.
+      beta: the teacher's weight in the mixture of divergence "jsd".
       min_coverage: smallest accepted share of chain-of-thought tokens with a teacher distribution.
       optimizer: "adafactor" or "adamw".
       learning_rate: peak.
@@ -99,7 +99,11 @@ def run(
       weight_decay: of the optimizer.
       clip: bound on the gradient's norm; None for none.
       microbatches: parts of the batch that are worked one after the other, to save memory.
-      model_partitions: devices that share one copy of the parameters.
+      model_partitions: parts that each matrix product is split into (tensor parallelism).
+      fsdp_partitions: parts that parameters and optimizer state are split into besides, gathered
+        where they are used. The devices that remain are data-parallel.
+      logical_axis_rules: (logical name, mesh axis) pairs; None for
+        `training.partitioning.STANDARD_RULES`.
       loss_chunk: tokens whose logits exist at a time.
       initial_checkpoint_path: a Hugging Face folder, the `model_dir` of an earlier run (its last
         checkpoint) or one of its checkpoints to start from; None for random weights.
@@ -128,13 +132,18 @@ def run(
     if eval_steps is not None and eval_steps < 1:
         raise ValueError(f"EVAL_STEPS: expected None or at least 1, got {eval_steps}")
     rows = PackedRows(packed_dir, "train", batch_rows=batch_size, seed=seed)
-    check_settings(rows.info, model, objective, tail, min_coverage)
+    rule = losses.Rule(divergence, tail, temperature, beta)
+    check_settings(rows.info, model, objective, min_coverage)
+    mesh = partitioning.make_mesh(fsdp=fsdp_partitions, model=model_partitions)
+    partitioning.check_divides(
+        mesh, batch_rows=batch_size, microbatches=microbatches, heads=model.config.num_heads
+    )
     config = {
         "family": "t5",
         "name": model.name,
         "model": dataclasses.asdict(model.config),
         "objective": objective,
-        "tail": tail,
+        **dataclasses.asdict(rule),
         "lengths": rows.info["lengths"],
         "student_tokenizer": rows.info["student_tokenizer"],
         "data": rows.digest,
@@ -150,64 +159,51 @@ def run(
         warmup_steps=warmup_steps,
         total_steps=train_steps,
     )
-    tx = optimizers.build(optimizer, course, weight_decay=weight_decay, clip=clip)
-    mesh = partitioning.make_mesh(model=model_partitions)
-    create = functools.partial(train_state.create, tx=tx, seed=seed)
-    shapes = jax.eval_shape(lambda: create(model.init(jax.random.key(seed))))
-    shardings = partitioning.state_shardings(shapes, model.axes(), mesh)
-    loss_fn = make_loss_fn(
+    made = program.build(
         model,
+        mesh,
         objective=objective,
-        tail=tail,
-        chunk=loss_chunk,
-        data_shards=mesh.shape["data"],
+        rule=rule,
+        tx=optimizers.build(optimizer, course, weight_decay=weight_decay, clip=clip),
+        course=course,
+        microbatches=microbatches,
+        loss_chunk=loss_chunk,
+        rules=logical_axis_rules or partitioning.STANDARD_RULES,
+        seed=seed,
     )
-    train_step = step.make_train_step(
-        loss_fn,
-        tx,
-        learning_rate=course,
-        num_microbatches=microbatches,
-        mesh=mesh,
-        shardings=shardings,
-    )
-    eval_step = step.make_eval_step(loss_fn, mesh=mesh, shardings=shardings)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(made.like.params))
     print(
         f"{model.name}: {parameters:,} parameters on {jax.device_count()} {jax.default_backend()} "
-        f"device(s); {objective} (tail {tail}), {train_steps} steps of {batch_size} rows, "
+        f"device(s); {objective} ({rule}), {train_steps} steps of {batch_size} rows, "
         f"{train_steps * batch_size / len(rows):.2f} passes over {len(rows)} packed rows of "
         f"{rows.info.get('mixture', 'an unnamed mixture')}"
     )
 
-    def start() -> train_state.TrainState:
+    def start() -> TrainState:
         if initial_checkpoint_path is None:
-            return jax.jit(
-                lambda: create(model.init(jax.random.key(seed))), out_shardings=shardings
-            )()
+            return made.start(None)
         params = load_initial(
             initial_checkpoint_path,
             model,
-            shapes=partitioning.with_shardings(shapes, shardings).params,
+            shapes=made.like.params,
             student_tokenizer=rows.info["student_tokenizer"],
         )
-        return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
+        return made.start(params)
 
     eval_fn = None
     if "validation" in rows.info["splits"]:
         held_out = PackedRows(packed_dir, "validation", batch_rows=batch_size)
         eval_fn = loop.evaluator(
-            eval_step, functools.partial(held_out.in_order, eval_steps), mesh=mesh
+            made.eval_step, functools.partial(held_out.in_order, eval_steps), mesh=mesh
         )
     provenance.write(folder, "train", gin=True)
     state = loop.fit(
-        partitioning.with_shardings(shapes, shardings),
+        made.like,
         start,
-        train_step,
+        made.train_step,
         model_dir=folder,
         batches=functools.partial(
-            rows.batches_from,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows.batches_from, rows=partitioning.local_rows(mesh, batch_size)
         ),
         data_state=rows.data_state,
         batch_size=batch_size,
@@ -227,56 +223,15 @@ def run(
     return reached == train_steps
 
 
-def make_loss_fn(
-    model: Model, *, objective: str, tail: str, chunk: int, data_shards: int
-) -> step.LossFn:
-    """Returns `loss_fn(params, batch, rng) -> (sum of token losses, sums)` for the train step."""
-
-    def flat(value: jax.Array, trailing: int = 0) -> jax.Array:
-        return value.reshape(-1, *value.shape[value.ndim - trailing :])
-
-    def loss_fn(params: Any, batch: Any, rng: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        hidden = model.hidden(params, batch, dropout_rng=rng)
-        kind = flat(batch["decoder_soft_kind"])
-        soft = SparseTargets(
-            ids=flat(batch["decoder_soft_ids"], 1),
-            logprobs=flat(batch["decoder_soft_logprobs"], 1),
-            tail_logprob=flat(batch["decoder_soft_tail_logprob"]),
-            kind=kind,
-            reason=jnp.zeros_like(kind),
-        )
-        return losses.chunked(
-            flat(hidden, 1),
-            model.unembed(params),
-            flat(batch["decoder_target_tokens"]),
-            soft,
-            flat(batch["decoder_loss_weights"]),
-            objective=objective,
-            tail=tail,
-            chunk=chunk,
-            normalizer=1.0,
-            groups=flat(batch["decoder_format"]),
-            num_groups=len(Format),
-            data_shards=data_shards,
-        )
-
-    return loss_fn
-
-
-def check_settings(
-    info: dict[str, Any], model: Model, objective: str, tail: str, min_coverage: float
-) -> None:
+def check_settings(info: dict[str, Any], model: Model, objective: str, min_coverage: float) -> None:
     """Checks that data, student and objective fit together.
 
     Raises:
       ValueError: they do not; the message names both sides.
     """
-    for name, value, choices in (
-        ("objective", objective, losses.OBJECTIVES),
-        ("tail", tail, losses.TAILS),
-    ):
-        if value not in choices:
-            raise ValueError(f"unknown {name} '{value}'; choices: {', '.join(choices)}")
+    if objective not in losses.OBJECTIVES:
+        choices = ", ".join(losses.OBJECTIVES)
+        raise ValueError(f"unknown objective '{objective}'; choices: {choices}")
     if info["vocab_size"] > model.config.vocab_size:
         raise ValueError(
             f"the student '{model.name}' has a vocabulary of {model.config.vocab_size}, the packed "
@@ -306,8 +261,11 @@ def check_same_run(folder: epath.Path, config: dict[str, Any]) -> None:
         raise ValueError(
             f"'{folder}' holds checkpoints of another student ({changed}); give another MODEL_DIR"
         )
-    names = ("objective", "tail", "data")
-    changed = _differences(*({name: run.get(name) for name in names} for run in (before, config)))
+    # Runs of earlier versions do not name what they could not choose.
+    names = {"objective": None, "data": None, **dataclasses.asdict(losses.Rule())}
+    changed = _differences(
+        *({name: run.get(name, usual) for name, usual in names.items()} for run in (before, config))
+    )
     if changed:
         raise ValueError(
             f"'{folder}' holds checkpoints of another run ({changed}; data is a hash of the packed "
