@@ -151,8 +151,7 @@ def _align(
         teacher = costs_lib.index(teacher_surfaces[part])
         student = costs_lib.index(student_surfaces[part])
         slices = _start_slices(teacher, student, band)
-        # All slices are started before the first is waited for.
-        for rows, result in list(slices):
+        for rows, result in costs_lib.started_ahead(slices):
             _store(path, start + rows, result)
     return path
 
@@ -317,8 +316,11 @@ def _slices(longest: np.ndarray, band: int | None) -> Iterable[tuple[np.ndarray,
 
 
 def _round_up(length: int) -> int:
-    """Rounds to a multiple of about an eighth, so that a few dozen widths serve every length."""
-    step = max(8, 1 << max(0, length.bit_length() - 4))
+    """Rounds to a multiple of about an eighth, so that a few dozen widths serve every length.
+
+    Not below 16: each width is compiled, which costs as much as aligning thousands of examples.
+    """
+    step = max(16, 1 << max(0, length.bit_length() - 4))
     return max(step, -(-length // step) * step)
 
 

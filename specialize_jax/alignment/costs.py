@@ -10,10 +10,11 @@ Letters: `B` batch, `T` teacher tokens, `S` student tokens; `P` and `Q` distinct
 surfaces.
 """
 
+import collections
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +24,16 @@ from specialize_jax.alignment.reference import levenshtein, surface
 
 Tokens = Sequence[str | bytes]
 
-# Length classes of surfaces: up to so many code points, and the word that then holds a column of
-# the distance matrix. Longer surfaces take the slow way.
-_LIMITS = (4, 8, 16, 32)
-_WORDS = (np.uint8, np.uint8, np.uint16, np.uint32)
+# Length classes of surfaces: up to so many code points. Longer surfaces take the slow way.
+_LIMITS = (4, 8, 12, 16, 32)
 _LONGEST = _LIMITS[-1]
+# Words that hold a column of the distance matrix; every number of bits is a class's limit.
+_WORDS = (np.uint8, np.uint16, np.uint32)
 # A kernel call fills a tile of at most this many students x teachers.
 _TILE_ROWS, _TILE_COLUMNS = 128, 4096
 _TILE_PAIRS = 1 << 16
+_STARTED_AHEAD = 4
+_Item = TypeVar("_Item")
 
 
 class Indexed(NamedTuple):
@@ -153,21 +156,42 @@ def fill_table(table: np.ndarray, teacher: Sequence[str], student: Sequence[str]
       teacher: `P` surfaces in order of length class, as `index` gives them.
       student: `Q` surfaces, likewise.
     """
-    text_ends = np.searchsorted(_length_class(student), range(len(_LIMITS)), side="right")
-    word_ends = np.searchsorted(_length_class(teacher), range(len(_LIMITS)), side="right")
+    for row, column, distances in started_ahead(_start_tiles(table, teacher, student)):
+        height, width = row.stop - row.start, column.stop - column.start
+        table[row, column] = np.asarray(distances)[:height, :width]
+
+
+def started_ahead(computations: Iterable[_Item]) -> Iterator[_Item]:
+    """Yields what an iterator starts, while the next few are being computed.
+
+    Not all at once: results that wait drive what is worked on out of the cache, and fresh memory
+    for each costs as much as filling it.
+    """
+    started: collections.deque[_Item] = collections.deque()
+    for item in computations:
+        started.append(item)
+        if len(started) > _STARTED_AHEAD:
+            yield started.popleft()
+    yield from started
+
+
+def _start_tiles(
+    table: np.ndarray, teacher: Sequence[str], student: Sequence[str]
+) -> Iterator[tuple[slice, slice, jax.Array]]:
+    """Starts every kernel of `fill_table`; yields its rows, columns and, padded, its distances.
+
+    Surfaces that are too long for a kernel are written to the table.
+    """
+    text_ends = _ends(student, _LIMITS)
+    word_ends = _ends(teacher, [np.iinfo(word).bits for word in _WORDS])
     _fill_long(table, teacher, student, int(word_ends[-1]), int(text_ends[-1]))
     texts, alphabet = _encode(student[: text_ends[-1]])
-    tiles: list[tuple[slice, slice, jax.Array]] = []
     for word, columns in zip(_WORDS, _spans(word_ends, _TILE_COLUMNS), strict=True):
         for column in columns:
             masks = _bit_masks(teacher[column], alphabet, word)
             for length, rows in zip(_LIMITS, _spans(text_ends, _TILE_ROWS), strict=True):
                 for row in rows:
-                    tiles.append((row, column, _myers(*masks, *_texts(texts, row, length))))
-    # Every kernel was started before the first is waited for.
-    for row, column, distances in tiles:
-        height, width = row.stop - row.start, column.stop - column.start
-        table[row, column] = np.asarray(distances)[:height, :width]
+                    yield row, column, _myers(*masks, *_texts(texts, row, length))
 
 
 def pair_distances(
@@ -190,10 +214,11 @@ def pair_distances(
     for n in np.flatnonzero(classes == len(_LIMITS)):
         distances[n] = levenshtein(teacher[p[n]], student[q[n]])
     lengths_t, lengths_s = _lengths(teacher), _lengths(student)
-    for k, (limit, word) in enumerate(zip(_LIMITS, _WORDS, strict=True)):
+    for k, limit in enumerate(_LIMITS):
         of_class = np.flatnonzero(classes == k)
         if not len(of_class):
             continue
+        word = next(word for word in _WORDS if np.iinfo(word).bits >= limit)
         # Longer surfaces are cut off here, and belong to no pair of this class.
         codes_t, codes_s = (
             _code_points(side, limit).astype(np.int32) for side in (teacher, student)
@@ -219,6 +244,12 @@ def _lengths(surfaces: Sequence[str]) -> np.ndarray:
 
 def _length_class(surfaces: Sequence[str]) -> np.ndarray:
     return np.searchsorted(_LIMITS, _lengths(surfaces))
+
+
+def _ends(surfaces: Sequence[str], limits: Sequence[int]) -> np.ndarray:
+    """Returns how many surfaces, in order of length class, are within each of some class limits."""
+    classes = np.searchsorted(_LIMITS, limits)
+    return np.searchsorted(_length_class(surfaces), classes, side="right")
 
 
 def _spans(ends: np.ndarray, size: int) -> list[list[slice]]:
@@ -404,9 +435,10 @@ def _advance(
             jnp.where(inside, right_plus & diagonal, minus),
         )
 
-    # Unrolled, so that the columns stay in registers through one fused loop over the tile.
+    # Unrolled, so that the columns stay in registers through one fused loop over the tile: in two
+    # rounds both compiling and running take two to three times as long.
     start = (used, jnp.zeros_like(used))
-    plus, minus = jax.lax.fori_loop(0, steps, step, start, unroll=min(steps, 8))
+    plus, minus = jax.lax.fori_loop(0, steps, step, start, unroll=min(steps, 16))
     grow = jax.lax.population_count(plus & used).astype(jnp.int8)
     shrink = jax.lax.population_count(minus & used).astype(jnp.int8)
     return lengths + grow - shrink

@@ -25,7 +25,7 @@ from specialize_jax.alignment.cells import LEFT, MOVE_BITS, MOVE_MASK, UP, infin
 from specialize_jax.alignment.reference import INT32_MAX
 from specialize_jax.alignment.types import Path
 
-_Walk = tuple[jax.Array, jax.Array, jax.Array]
+_Walk = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def dtw(
@@ -41,7 +41,7 @@ def dtw(
 
     The same as `reference.dtw`, ties included: diagonal first, then `i - 1`, then `j - 1`. What
     lies behind the lengths is never read. Works under `jit`, `vmap` and sharding of the batch;
-    compiled once per shape and band. At full width memory is about ten bytes per padded cell
+    compiled once per shape and band. At full width memory is about seven bytes per padded cell
     `B * (T + S) * T`; with a band about six per `B * (T + S) * (2 * band + 1)`, beside the costs.
 
     With a band only those cells count that are at most `band` from the example's own diagonal: of
@@ -159,17 +159,20 @@ def wavefront(
     width_s = costs.shape[1]
     if 0 in costs.shape[:2]:  # loops and slices below want at least one cell
         costs = jnp.pad(costs, [(0, int(n == 0)) for n in costs.shape[:2]] + [(0, 0)])
-    cells = _forward(costs, state_dtype)
-    last, starts, ends = _walk_back(cells, teacher_lengths, student_lengths, costs.shape[1])
+    moves = _forward(costs, state_dtype)
+    total, starts, ends = _walk_back(moves, costs, teacher_lengths, student_lengths)
     no_path = (teacher_lengths == 0) != (student_lengths == 0)
     some = (teacher_lengths > 0) & (student_lengths > 0)
-    total = jnp.where(some, last >> MOVE_BITS, jnp.where(no_path, INT32_MAX, 0))
+    total = jnp.where(some, total, jnp.where(no_path, INT32_MAX, 0))
     starts, ends = starts[:width_s].T, ends[:width_s].T
     return Path(total, starts, ends, jnp.ones(total.shape, bool))
 
 
 def _forward(costs: jax.Array, state_dtype: Any) -> jax.Array:
-    """Fills the matrix; cell `(i, j)` lands at `[i + j + 2, i + 1]` of [T + S + 1, T + 1, B]."""
+    """Fills the matrix; returns [T + S - 1, T, B] int8, the move into cell `(i, j)` at [i + j, i].
+
+    Only two anti-diagonals of cells are alive at a time; what stays is a byte per cell.
+    """
     width_t, width_s, batch = costs.shape
     diagonals = width_t + width_s - 1
     # Row `i` gets `T` zeros behind it; read with one column fewer per row, column `d` is then the
@@ -177,57 +180,72 @@ def _forward(costs: jax.Array, state_dtype: Any) -> jax.Array:
     rows = jnp.pad(costs, ((0, 0), (0, width_t), (0, 0)))
     flat = rows.reshape(width_t * (diagonals + 1), batch)
     skewed = flat[: width_t * diagonals].reshape(width_t, diagonals, batch)
-    shape = (diagonals + 2, width_t + 1, batch)
-    cells = jnp.full(shape, infinity(state_dtype), state_dtype)
-    cells = cells.at[0, 0].set(0)  # the diagonal predecessor of cell (0, 0)
+    edge = jnp.full((1, batch), infinity(state_dtype), state_dtype)
 
-    def step(d: jax.Array, cells: jax.Array) -> jax.Array:
+    def step(
+        carry: tuple[jax.Array, jax.Array], d: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        before, twice_before = carry
         cost = jax.lax.dynamic_index_in_dim(skewed, d, 1, keepdims=False).astype(state_dtype)
-        before = jax.lax.dynamic_index_in_dim(cells, d + 1, 0, keepdims=False) & ~MOVE_MASK
-        diagonal = jax.lax.dynamic_index_in_dim(cells, d, 0, keepdims=False)[:-1] & ~MOVE_MASK
+        diagonal = twice_before[:-1]
         best = jnp.minimum(diagonal, jnp.minimum(before[:-1] | UP, before[1:] | LEFT))
         cell = best + (cost << MOVE_BITS)
-        return jax.lax.dynamic_update_slice(cells, cell[None], (d + 2, 1, 0))
+        moves = (cell & MOVE_MASK).astype(jnp.int8)
+        return (jnp.concatenate([edge, cell & ~MOVE_MASK]), before), moves
 
-    return jax.lax.fori_loop(0, diagonals, step, cells)
+    # Lane 0 stands for the row before the first; the diagonal predecessor of cell (0, 0) costs 0.
+    nowhere = jnp.broadcast_to(edge, (width_t + 1, batch))
+    start = jnp.concatenate([jnp.zeros_like(edge), nowhere[1:]])
+    _, moves = jax.lax.scan(step, (nowhere, start), jnp.arange(diagonals))
+    return moves
 
 
 def _walk_back(
-    cells: jax.Array, teacher_lengths: jax.Array, student_lengths: jax.Array, width_s: int
+    moves: jax.Array,
+    costs: jax.Array,
+    teacher_lengths: jax.Array,
+    student_lengths: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Follows the moves from each example's last cell.
+    """Follows the moves from each example's last cell, adding up the costs of its path.
+
+    Args:
+      moves: of `_forward`.
+      costs: [T, S, B].
+      teacher_lengths: [B].
+      student_lengths: [B].
 
     Returns:
-      [B] the last cells, widened to int32; [S, B] starts and ends of the teacher ranges.
+      [B] int32 total costs; [S, B] starts and ends of the teacher ranges.
     """
-    columns = jnp.arange(cells.shape[-1])
-
-    def read(i: jax.Array, j: jax.Array) -> jax.Array:
-        return cells.at[i + j + 2, i + 1, columns].get(mode="clip")
+    width_s = costs.shape[1]
+    columns = jnp.arange(moves.shape[-1])
 
     def some_inside(state: _Walk) -> jax.Array:
-        i, j, _ = state
+        i, j, _, _ = state
         return jnp.any((i >= 0) & (j >= 0))
 
     def step(state: _Walk) -> _Walk:
-        i, j, entries = state
+        i, j, total, entries = state
         inside = (i >= 0) & (j >= 0)
-        move = read(i, j) & MOVE_MASK
+        move = moves.at[i + j, i, columns].get(mode="clip")
+        cost = costs.at[i, j, columns].get(mode="clip").astype(jnp.int32)
         # The last visit of a student token, its first teacher token, overwrites the others.
         # Examples that have arrived, and empty ones, write to the row behind the last.
         entries = entries.at[jnp.where(inside, j, width_s), columns].set(
             2 * i + (move == LEFT), mode="promise_in_bounds", unique_indices=True
         )
+        total = jnp.where(inside, total + cost, total)
         i = jnp.where(inside & (move != LEFT), i - 1, i)
         j = jnp.where(inside & (move != UP), j - 1, j)
-        return i, j, entries
+        return i, j, total, entries
 
     i, j = teacher_lengths - 1, student_lengths - 1
     entries = jnp.zeros((width_s + 1, len(columns)), jnp.int32)
-    _, _, entries = jax.lax.while_loop(some_inside, step, (i, j, entries))
+    start = (i, j, jnp.zeros_like(i), entries)
+    _, _, total, entries = jax.lax.while_loop(some_inside, step, start)
     # A student token's range ends where the next one's starts, plus one when they share it.
     starts, shared = entries >> 1, entries & 1
     rows = jnp.arange(width_s)[:, None]
     ends = jnp.where(rows == j[None, :], i[None, :] + 1, (starts + shared)[1:])
     inside = (rows <= j[None, :]) & (i[None, :] >= 0)
-    return read(i, j).astype(jnp.int32), jnp.where(inside, starts[:-1], 0), inside * ends
+    return total, jnp.where(inside, starts[:-1], 0), inside * ends

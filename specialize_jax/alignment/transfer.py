@@ -7,6 +7,7 @@ Letters: `B` batch, `T` teacher tokens, `S` student tokens, `K` teacher candidat
 import jax
 import jax.numpy as jnp
 
+from specialize_jax.alignment import checks
 from specialize_jax.alignment.links import carry
 from specialize_jax.alignment.types import Candidates, Path, VocabularyMap, Votes
 from specialize_jax.alignment.votes import marginal
@@ -121,14 +122,17 @@ def transfer(
       `SparseTargets` of [B, S, k_out] and [B, S]; positions behind the lengths are `Kind.PAD`.
 
     Raises:
-      ValueError: an unknown mode, `k_out` below 1, shapes or a map that do not fit, or votes
-        (checked where they are numpy arrays) whose mass does not sum to 1.
+      ValueError: an unknown mode, `k_out` below 1, shapes or a map that do not fit; in numpy arrays
+        what cannot be (`checks.py`), as a log-probability above 0, or votes whose mass does not sum
+        to 1. Arrays on a device or under `jit` are not looked at.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     if k_out < 1:
         raise ValueError(f"k_out must be at least 1, got {k_out}")
     student_ids = jnp.asarray(student_ids)
+    checks.student_lengths(student_lengths, student_ids.shape)
+    checks.votes(candidates, student_ids.shape, student_lengths)
     if mode == "marginal":
         return marginal(candidates, student_ids, student_lengths, k_out)
     if path is None or vocabulary_map is None or isinstance(candidates, Votes):
@@ -146,6 +150,7 @@ def transfer(
             f"candidates must be [B, T] and [B, T, K] with B = {student_ids.shape[0]}, "
             f"got token {token} and topk {topk}"
         )
+    checks.candidates(candidates, path, vocabulary_map)
     if student_lengths is None:
         student_lengths = jnp.full(student_ids.shape[:1], student_ids.shape[1])
     return carry(

@@ -13,6 +13,7 @@ Numpy and pyarrow only: this room knows no JAX, TensorFlow, model or tokenizer.
 """
 
 from specialize_jax.schemas.targets import (
+    MAX_EXCESS_MASS,
     NO_LOGPROB,
     UNUSED_LOGPROB,
     Format,
@@ -23,6 +24,7 @@ from specialize_jax.schemas.targets import (
 )
 
 __all__ = [
+    "MAX_EXCESS_MASS",
     "NO_LOGPROB",
     "UNUSED_LOGPROB",
     "Format",

@@ -57,8 +57,6 @@ _NULLABLE = {"gold_answer", "answer", "is_correct", "token_ids"} | {
     "terminal_bytes",
     "terminal_logprobs",
 }
-# A step whose candidates sum to more is an error; up to here it is renormalised by the importer.
-MAX_EXCESS_MASS = 1e-3
 
 
 def target_text(row: dict[str, Any]) -> str:

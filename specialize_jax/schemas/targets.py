@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 UNUSED_LOGPROB = -1e4
 # A recorded log-probability at or below this says "not recorded", as servers write it.
 NO_LOGPROB = -9999.0
+# A step whose candidates sum to more than 1 plus this is an error; up to here it is rounding.
+MAX_EXCESS_MASS = 1e-3
 
 
 class SchemaError(ValueError):

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from specialize_jax import answers
-from specialize_jax.schemas import NO_LOGPROB, SchemaError
-from specialize_jax.schemas.records import MAX_EXCESS_MASS
+from specialize_jax.schemas import MAX_EXCESS_MASS, NO_LOGPROB, SchemaError
 
 # The old completions API shows a token that is not UTF-8 by itself as `bytes:` and escapes; a space
 # that belongs to the token stands before the escapes. Notebook outputs doubled the backslashes.

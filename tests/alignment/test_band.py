@@ -180,7 +180,7 @@ def test_memory_is_linear_in_length():
     assert temporary(2048) < 2.2 * temporary(1024)
 
 
-def test_eight_devices_agree_with_one_and_gather_nothing():
+def test_eight_devices_agree_with_one():
     assert simulated_devices.run("tests.alignment.multi_device") == ["equal"]
 
 

@@ -49,6 +49,20 @@ def test_long_examples_make_small_slices(monkeypatch):
     _assert_equal_to_reference(_lists(6, 5, 9, ["a", "b"]), _lists(7, 5, 9, ["a", "b"]))
 
 
+def test_one_compilation_per_length_bucket():
+    """Ragged batches of 17 to 32 examples whose longest lists round to the same width."""
+    rng = np.random.default_rng(8)
+    words = [" a", "ab", "▁b", "2"]
+    programs = batch._look_up, batch._wavefront
+    for program in programs:
+        program.clear_cache()
+    for number, longest in ((17, 48), (32, 33), (20, 40), (25, 47)):
+        teacher, student = (_lists(rng.integers(99), number, longest, words) for _ in "ts")
+        teacher[3] = (words * 12)[:longest]
+        alignment.align_batch(teacher, student)
+    assert [program._cache_size() for program in programs] == [1, 1]
+
+
 @pytest.mark.parametrize("number", [0, 2])
 def test_nothing_to_align(number):
     path = alignment.align_batch([[]] * number, [[]] * number)

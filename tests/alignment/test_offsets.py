@@ -179,6 +179,20 @@ def test_memory_is_linear():
     assert compiled.memory_analysis().temp_size_in_bytes < 200 * n
 
 
+def test_long_texts():
+    """8,192 tokens a side, against the bytes themselves."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 4, 8192)
+    total = sizes.sum()
+    cuts = np.sort(rng.choice(np.arange(1, total), 8191, replace=False))
+    student = spans_of(np.diff([0, *cuts, total]))
+    path = alignment.offsets([spans_of(sizes)], [student])
+    owner = np.repeat(np.arange(8192), sizes)
+    np.testing.assert_array_equal(path.teacher_start[0], owner[student[:, 0]])
+    np.testing.assert_array_equal(path.teacher_end[0], owner[student[:, 1] - 1] + 1)
+    assert path.total_cost[0] == 0
+
+
 @pytest.mark.parametrize(
     ("teacher", "student", "lengths", "message"),
     [

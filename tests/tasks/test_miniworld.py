@@ -128,6 +128,21 @@ def test_tokens_never_cross_a_pretoken_and_are_canonical(teacher):
     assert any(len(teacher.tokenize(part)) > 1 for part in grammar.pretokens(words))
 
 
+@pytest.mark.parametrize("family", ["stories", "boolean"])
+def test_a_text_has_one_sequence_of_tokens(teacher, family):
+    """The canonical tokens of a text have its whole probability: none is left for others."""
+    question = miniworld.questions(family, "train", 1, KNOBS)[0]
+    texts = list(_enumerate(miniworld.solutions(question.source, 0.2)))
+    for text, _ in texts[:: max(1, len(texts) // 12)]:
+        tokens = [t for part in grammar.pretokens(text) for t in teacher.tokenize(part)]
+        steps = teacher.distributions(question, tokens)
+        logprob = math.fsum(
+            math.log(step[token]) for step, token in zip(steps, tokens, strict=False)
+        )
+        same = math.fsum(p for other, p in texts if other == text)
+        assert math.exp(logprob) == pytest.approx(same)
+
+
 def test_collected_rows_fit_the_schema_and_the_teacher_makes_mistakes(teacher):
     questions = miniworld.train_questions(("stories", "reversal"), 60)
     rows = list(collect.rows(teacher, questions, num_samples=3, top_logprobs=5, seed=0))
