@@ -1,6 +1,7 @@
 """`specialize-jax align`: teacher records become aligned examples in the student's tokens."""
 
 import argparse
+import shlex
 from typing import Any
 
 from etils import epath
@@ -49,6 +50,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fail",
         help="what a bad row does: fail; skip, which leaves it out and lists it",
     )
+    parser.add_argument(
+        "--runner",
+        default="local",
+        choices=("local", "beam"),
+        help="who makes the parts: this process, or an Apache Beam pipeline (extra 'beam'); the "
+        "files are the same",
+    )
+    parser.add_argument(
+        "--pipeline_options",
+        default="",
+        metavar="OPTIONS",
+        help="of the Beam pipeline, in one string, as '--runner=DirectRunner "
+        "--direct_num_workers=4 --direct_running_mode=multi_processing'",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
 
 
@@ -63,7 +78,12 @@ def main(args: argparse.Namespace) -> int:
     )
     infos = {folder: folders.read_info(folder, records.NAME) for folder in args.records}
     out = folders.make_folder(args.out)
+    if args.runner == "beam":
+        _run_beam(infos, out, settings, shlex.split(args.pipeline_options))
+    elif args.pipeline_options:
+        raise ValueError("--pipeline_options: is for --runner beam")
 
+    # What Beam has made is read here; what it had to leave out fails here.
     done = progress.bar("align", sum(info["rows"] for info in infos.values()))
     shards: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
@@ -86,6 +106,25 @@ def main(args: argparse.Namespace) -> int:
     folders.write_json(out / folders.INFO_FILES[aligned.NAME], content)
     _print(content)
     return 0
+
+
+def _run_beam(
+    infos: dict[str, dict[str, Any]], out: epath.Path, settings: Settings, options: list[str]
+) -> None:
+    try:
+        from specialize_jax.data import beam_pipeline
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--runner beam: {error}") from error
+    sources = [
+        (str(epath.Path(folder) / entry["file"]), entry["sha256"])
+        for folder, info in infos.items()
+        for entry in info["shards"]
+    ]
+    parts = [
+        beam_pipeline.Part(source, str(out / folders.part_name(number)), sha256)
+        for number, (source, sha256) in enumerate(sources)
+    ]
+    beam_pipeline.align_parts(parts, settings, options)
 
 
 def _info(
