@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from etils import epath
 
 from specialize_jax.apps import gin_setup, progress, provenance
+from specialize_jax.data import windowed
 from specialize_jax.data.packing import Lengths
 from specialize_jax.schemas import batches, folders
 
 if TYPE_CHECKING:
     from specialize_jax.data.corpus import Corpus
 
+_WELL_FILLED = 0.95
 EPILOG = """\
 example:
   specialize-jax pack --gin_file=experiments/codex_gsm8k_cpu.gin --out out/line/packed"""
@@ -126,6 +128,19 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def better_lengths(info: dict) -> tuple[int, int] | None:
+    """Returns lengths for which both sides of the training rows would fill alike.
+
+    None where both are well filled, or where no such lengths, in multiples of 8, are others.
+    """
+    train, lengths = info["splits"]["train"], Lengths(**info["lengths"])
+    if min(train["encoder_fill"], train["decoder_fill"]) >= _WELL_FILLED:
+        return None
+    tokens = train["encoder_tokens"], train["decoder_tokens"]
+    better = windowed.suggestion(tokens, lengths, 8)
+    return None if better == lengths else better
+
+
 def print_summary(info: dict) -> None:
     """Prints what a packed folder holds."""
     for split, numbers in info["splits"].items():
@@ -134,6 +149,12 @@ def print_summary(info: dict) -> None:
             f"{split}: {numbers['examples']} examples in {numbers['rows']} rows ({formats}); "
             f"filled: encoder {numbers['encoder_fill']:.1%}, "
             f"decoder {numbers['decoder_fill']:.1%}; coverage {numbers['coverage']:.2%}"
+        )
+    if better := better_lengths(info):
+        inputs, targets = better
+        print(
+            f"less than {_WELL_FILLED:.0%} of a side is filled; TASK_FEATURE_LENGTHS = "
+            f"{{'inputs': {inputs}, 'targets': {targets}}} has the proportion of these examples"
         )
     for what, number in sorted(info["too_long"].items()):
         print(f"{info['on_too_long']}: {number} x {what}")

@@ -60,7 +60,10 @@ def run(
     batch_size: int,
     train_steps: int,
     objective: str,
+    divergence: str = "forward_kl",
     tail: str = "bucket",
+    temperature: float = 1.0,
+    beta: float = 0.5,
     min_coverage: float = 0.0,
     optimizer: str = "adafactor",
     learning_rate: float = 1e-3,
@@ -90,7 +93,10 @@ def run(
       batch_size: rows of the global batch.
       train_steps: updates in all.
       objective: "match_distribution" or "match_sample".
-      tail: what becomes of unlisted mass, see `losses`.
+      divergence: how far the student is from the teacher; see `losses.divergences` for these four.
+      tail: what becomes of unlisted mass.
+      temperature: of teacher and student.
+      beta: the teacher's weight in the mixture of divergence "jsd".
       min_coverage: smallest accepted share of chain-of-thought tokens with a teacher distribution.
       optimizer: "adafactor" or "adamw".
       learning_rate: peak.
@@ -128,13 +134,14 @@ def run(
     if eval_steps is not None and eval_steps < 1:
         raise ValueError(f"EVAL_STEPS: expected None or at least 1, got {eval_steps}")
     rows = PackedRows(packed_dir, "train", batch_rows=batch_size, seed=seed)
-    check_settings(rows.info, model, objective, tail, min_coverage)
+    rule = losses.Rule(divergence, tail, temperature, beta)
+    check_settings(rows.info, model, objective, min_coverage)
     config = {
         "family": "t5",
         "name": model.name,
         "model": dataclasses.asdict(model.config),
         "objective": objective,
-        "tail": tail,
+        **dataclasses.asdict(rule),
         "lengths": rows.info["lengths"],
         "student_tokenizer": rows.info["student_tokenizer"],
         "data": rows.digest,
@@ -158,7 +165,7 @@ def run(
     loss_fn = make_loss_fn(
         model,
         objective=objective,
-        tail=tail,
+        rule=rule,
         chunk=loss_chunk,
         data_shards=mesh.shape["data"],
     )
@@ -174,7 +181,7 @@ def run(
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
     print(
         f"{model.name}: {parameters:,} parameters on {jax.device_count()} {jax.default_backend()} "
-        f"device(s); {objective} (tail {tail}), {train_steps} steps of {batch_size} rows, "
+        f"device(s); {objective} ({rule}), {train_steps} steps of {batch_size} rows, "
         f"{train_steps * batch_size / len(rows):.2f} passes over {len(rows)} packed rows of "
         f"{rows.info.get('mixture', 'an unnamed mixture')}"
     )
@@ -228,7 +235,7 @@ def run(
 
 
 def make_loss_fn(
-    model: Model, *, objective: str, tail: str, chunk: int, data_shards: int
+    model: Model, *, objective: str, rule: losses.Rule, chunk: int, data_shards: int
 ) -> step.LossFn:
     """Returns `loss_fn(params, batch, rng) -> (sum of token losses, sums)` for the train step."""
 
@@ -252,7 +259,7 @@ def make_loss_fn(
             soft,
             flat(batch["decoder_loss_weights"]),
             objective=objective,
-            tail=tail,
+            **dataclasses.asdict(rule),
             chunk=chunk,
             normalizer=1.0,
             groups=flat(batch["decoder_format"]),
@@ -263,20 +270,15 @@ def make_loss_fn(
     return loss_fn
 
 
-def check_settings(
-    info: dict[str, Any], model: Model, objective: str, tail: str, min_coverage: float
-) -> None:
+def check_settings(info: dict[str, Any], model: Model, objective: str, min_coverage: float) -> None:
     """Checks that data, student and objective fit together.
 
     Raises:
       ValueError: they do not; the message names both sides.
     """
-    for name, value, choices in (
-        ("objective", objective, losses.OBJECTIVES),
-        ("tail", tail, losses.TAILS),
-    ):
-        if value not in choices:
-            raise ValueError(f"unknown {name} '{value}'; choices: {', '.join(choices)}")
+    if objective not in losses.OBJECTIVES:
+        choices = ", ".join(losses.OBJECTIVES)
+        raise ValueError(f"unknown objective '{objective}'; choices: {choices}")
     if info["vocab_size"] > model.config.vocab_size:
         raise ValueError(
             f"the student '{model.name}' has a vocabulary of {model.config.vocab_size}, the packed "
@@ -306,8 +308,11 @@ def check_same_run(folder: epath.Path, config: dict[str, Any]) -> None:
         raise ValueError(
             f"'{folder}' holds checkpoints of another student ({changed}); give another MODEL_DIR"
         )
-    names = ("objective", "tail", "data")
-    changed = _differences(*({name: run.get(name) for name in names} for run in (before, config)))
+    # Runs of earlier versions do not name what they could not choose.
+    names = {"objective": None, "data": None, **dataclasses.asdict(losses.Rule())}
+    changed = _differences(
+        *({name: run.get(name, usual) for name, usual in names.items()} for run in (before, config))
+    )
     if changed:
         raise ValueError(
             f"'{folder}' holds checkpoints of another run ({changed}; data is a hash of the packed "

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from specialize_jax.data import windowed
 from specialize_jax.schemas import UNUSED_LOGPROB, Format, Kind, SparseTargets
 
 Row = dict[str, np.ndarray]
@@ -85,26 +86,6 @@ def keep_largest(soft: SparseTargets, k: int) -> SparseTargets:
     )
 
 
-class _OpenRow:
-    """A row that still takes examples."""
-
-    def __init__(self) -> None:
-        self.examples: list[Example] = []
-        self.inputs = 0
-        self.targets = 0
-
-    def fits(self, example: Example, lengths: Lengths) -> bool:
-        return (
-            self.inputs + len(example.inputs) <= lengths.inputs
-            and self.targets + len(example.targets) <= lengths.targets
-        )
-
-    def add(self, example: Example) -> None:
-        self.examples.append(example)
-        self.inputs += len(example.inputs)
-        self.targets += len(example.targets)
-
-
 def build_row(examples: list[Example], lengths: Lengths, k: int) -> Row:
     """Lays examples one after another in a row of the batch contract (`schemas.batches`).
 
@@ -162,38 +143,37 @@ def build_row(examples: list[Example], lengths: Lengths, k: int) -> Row:
 
 
 def pack(
-    examples: Iterable[Example], lengths: Lengths, k: int, *, open_rows: int = 128
+    examples: Iterable[Example], lengths: Lengths, k: int, *, window: int = 1024
 ) -> Iterator[Row]:
-    """Packs examples into rows: each goes to the first open row with room on both sides.
+    """Packs examples into rows; see `windowed` for which share one.
 
     Args:
       examples: each no longer than `lengths` (see `too_long`).
-      lengths: of a row; `open_rows=1` with lengths of one example gives unpacked rows.
+      lengths: of a row.
       k: entries per target token.
-      open_rows: rows kept open at a time; more fill better and use more memory.
+      window: examples that wait at a time; more fill better and use more memory. 1 gives every
+        example a row of its own.
 
     Yields:
-      Rows in the order in which they are closed; the oldest is closed when one too many is open.
+      Rows; the examples of one stand in the order in which they came.
 
     Raises:
       ValueError: an example is longer than a row.
     """
-    rows: list[_OpenRow] = []
-    for example in examples:
-        if feature := too_long(example, lengths):
-            raise ValueError(
-                f"'{feature}' of {len(getattr(example, feature))} tokens in a row of "
-                f"{getattr(lengths, feature)}"
-            )
-        row = next((row for row in rows if row.fits(example, lengths)), None)
-        if row is None:
-            row = _OpenRow()
-            rows.append(row)
-        row.add(example)
-        if len(rows) > open_rows:
-            yield build_row(rows.pop(0).examples, lengths, k)
-    for row in rows:
-        yield build_row(row.examples, lengths, k)
+    waiting: dict[int, Example] = {}
+
+    def sizes() -> Iterator[tuple[int, int]]:
+        for number, example in enumerate(examples):
+            if feature := too_long(example, lengths):
+                raise ValueError(
+                    f"'{feature}' of {len(getattr(example, feature))} tokens in a row of "
+                    f"{getattr(lengths, feature)}"
+                )
+            waiting[number] = example
+            yield len(example.inputs), len(example.targets)
+
+    for group in windowed.groups(sizes(), lengths, window=window):
+        yield build_row([waiting.pop(number) for number in group], lengths, k)
 
 
 def unpack(row: Row) -> list[Example]:

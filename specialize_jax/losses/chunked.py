@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from specialize_jax.losses import tokens
+from specialize_jax.losses.divergences import Rule, check_choice
 from specialize_jax.losses.sums import reduce_tokens
 from specialize_jax.losses.thin import flatten_soft, scored
 from specialize_jax.schemas import SparseTargets
@@ -29,7 +30,10 @@ def chunked(
     weights: jax.Array,
     *,
     objective: str = "match_distribution",
+    divergence: str = "forward_kl",
     tail: str = "bucket",
+    temperature: float = 1.0,
+    beta: float = 0.5,
     chunk: int = 1024,
     normalizer: jax.Array | float | None = None,
     groups: jax.Array | None = None,
@@ -47,9 +51,12 @@ def chunked(
       targets: [N] int32 ids.
       soft: `SparseTargets` with leading dimension [N]; may be None for `match_sample`.
       weights: [N] loss weights, 0 for tokens that do not count.
-      objective: `match_distribution` (forward KL where the kind is TRANSFERRED, cross-entropy
+      objective: `match_distribution` (the divergence where the kind is TRANSFERRED, cross-entropy
         where it is ONE_HOT or ANSWER_ONLY, nothing where it is PAD) or `match_sample`.
-      tail: what happens to unlisted mass; see `tokens.divergence`.
+      divergence: `forward_kl`, `reverse_kl` or `jsd`; see `divergences` for these four.
+      tail: what happens to unlisted mass: `bucket`, `renormalize` or `drop`.
+      temperature: > 0; other than 1 with `renormalize` alone.
+      beta: in (0, 1); the teacher's weight in the mixture of `jsd`.
       chunk: tokens, per data shard, whose logits exist at a time. Chunks are of equal size, at most
         this; the last is filled with tokens of weight 0.
       normalizer: divides the weighted sum: None for `sum(weights)`, 1.0 to get the sum itself.
@@ -62,11 +69,11 @@ def chunked(
       loss: `sum(weights * token_loss) / normalizer`, nats. metrics: sums, see `sums.METRICS`.
 
     Raises:
-      ValueError: unknown objective or tail, no soft targets where the objective needs them, or N
-        that `data_shards` does not divide.
+      ValueError: unknown objective, a divergence that is not defined with its tail or temperature,
+        no soft targets where the objective needs them, or N that `data_shards` does not divide.
     """
-    tokens.check_choice("objective", objective, tokens.OBJECTIVES)
-    tokens.check_choice("tail", tail, tokens.TAILS)
+    check_choice("objective", objective, tokens.OBJECTIVES)
+    rule = Rule(divergence, tail, temperature, beta)
     by_divergence = objective == "match_distribution"
     if by_divergence and soft is None:
         raise ValueError("objective 'match_distribution' needs soft targets, got soft=None.")
@@ -84,7 +91,7 @@ def chunked(
     if by_divergence and kind is not None:
         weights = scored(weights, kind)
     token_loss = _token_losses(
-        hidden, unembed, targets, soft if by_divergence else None, tail, chunk, data_shards
+        hidden, unembed, targets, soft if by_divergence else None, rule, chunk, data_shards
     )
     return reduce_tokens(
         token_loss,
@@ -102,7 +109,7 @@ def _token_losses(
     unembed: jax.Array,
     targets: jax.Array,
     soft: SparseTargets | None,
-    tail: str,
+    rule: Rule,
     chunk: int,
     data_shards: int,
 ) -> jax.Array:
@@ -120,7 +127,7 @@ def _token_losses(
         if soft is None:
             loss = tokens.cross_entropy(logits, targets)
         else:
-            loss = tokens.divergence(logits, targets, soft, tail=tail)
+            loss = tokens.divergence(logits, targets, soft, rule)
         return loss.reshape(data_shards, rows)
 
     def split(array: jax.Array) -> jax.Array:

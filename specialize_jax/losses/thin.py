@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from specialize_jax.losses import tokens
+from specialize_jax.losses.divergences import Rule
 from specialize_jax.losses.sums import reduce_tokens
 from specialize_jax.schemas import Kind, SparseTargets
 
@@ -29,26 +30,38 @@ def match_sample(
 
 
 def match_distribution(
-    logits: jax.Array, soft_targets: SparseTargets, weights: jax.Array, tail: str = "bucket"
+    logits: jax.Array,
+    soft_targets: SparseTargets,
+    weights: jax.Array,
+    tail: str = "bucket",
+    *,
+    divergence: str = "forward_kl",
+    temperature: float = 1.0,
+    beta: float = 0.5,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Forward KL to the teacher's sparse distributions; cross-entropy where there is none.
+    """Divergence from the teacher's sparse distributions; cross-entropy where there is none.
 
     Args:
       logits: [..., V] any float type; the softmax is in float32.
       soft_targets: `SparseTargets` with the leading dimensions of `logits`. Tokens of kind ONE_HOT
         and ANSWER_ONLY are scored by the cross-entropy of the id in slot 0; PAD is not scored.
       weights: [...] loss weights.
-      tail: `bucket`, `renormalize` or `drop`; see `tokens.divergence`.
+      tail: `bucket`, `renormalize` or `drop`; see `divergences` for these four.
+      divergence: `forward_kl`, `reverse_kl` or `jsd`.
+      temperature: > 0; other than 1 with `renormalize` alone.
+      beta: in (0, 1); the teacher's weight in the mixture of `jsd`.
 
     Returns:
       loss: weighted mean, nats per token. metrics: sums, see `sums.METRICS`.
 
     Raises:
-      ValueError: unknown `tail`.
+      ValueError: an unknown name, or a divergence not defined with its tail or temperature.
     """
     logits = logits.reshape(-1, logits.shape[-1]).astype(jnp.float32)
     soft = flatten_soft(soft_targets)
-    loss = tokens.divergence(logits, soft.ids[:, 0], soft, tail=tail)
+    loss = tokens.divergence(
+        logits, soft.ids[:, 0], soft, Rule(divergence, tail, temperature, beta)
+    )
     return reduce_tokens(
         loss, scored(_flat_float(weights), soft.kind), soft.kind, by_divergence=True
     )

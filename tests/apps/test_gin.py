@@ -101,6 +101,14 @@ def test_objectives_are_files(file):
     assert arguments["tail"] == expected
 
 
+def test_a_divergence_and_its_settings_reach_the_run():
+    bindings = ["DIVERGENCE = 'jsd'", "TAIL = 'renormalize'", "TEMPERATURE = 2.0", "BETA = 0.1"]
+    configured(train.run, "testing/tiny.gin", bindings=bindings)
+    arguments = gin.get_bindings(train.run)
+    names = ("divergence", "tail", "temperature", "beta")
+    assert [arguments[name] for name in names] == ["jsd", "renormalize", 2.0, 0.1]
+
+
 def test_later_files_and_bindings_win(tmp_path):
     (tmp_path / "mine.gin").write_text("BATCH_SIZE = 7\nTRAIN_STEPS_RELATIVE = 7\n")
     configured(

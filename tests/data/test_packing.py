@@ -46,8 +46,8 @@ def fingerprint(example):
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(examples(), max_size=12), st.integers(1, 4))
-def test_packed_rows_hold_the_same_examples(stream, open_rows):
-    rows = list(packing.pack(stream, LENGTHS, K, open_rows=open_rows))
+def test_packed_rows_hold_the_same_examples(stream, window):
+    rows = list(packing.pack(stream, LENGTHS, K, window=window))
     found = [example for row in rows for example in packing.unpack(row)]
     assert collections.Counter(map(fingerprint, found)) == collections.Counter(
         map(fingerprint, stream)
@@ -76,15 +76,24 @@ def test_each_segment_starts_from_zero_and_sees_only_its_own_past(stream):
             np.testing.assert_array_equal(row["decoder_input_tokens"][there], expected)
 
 
-def test_first_fit_fills_both_sides():
-    def example(n, m):
-        targets = np.ones(m, np.int32)
-        soft = packing.one_hot(targets, K, Kind.ONE_HOT, Reason.NO_LOGPROBS)
-        return Example(np.ones(n, np.int32), targets, soft, Format.ZERO_SHOT_CHAIN_OF_THOUGHT)
+def example(n, m):
+    targets = np.ones(m, np.int32)
+    soft = packing.one_hot(targets, K, Kind.ONE_HOT, Reason.NO_LOGPROBS)
+    return Example(np.ones(n, np.int32), targets, soft, Format.ZERO_SHOT_CHAIN_OF_THOUGHT)
 
-    rows = list(packing.pack([example(6, 2), example(6, 7), example(6, 6)], LENGTHS, K))
-    # The third fits beside the first (2 + 6 targets), not beside the second.
-    assert [row["decoder_segment_ids"].max() for row in rows] == [2, 1]
+
+def test_a_row_takes_what_leaves_the_least_room():
+    stream = [example(6, 2), example(6, 7), example(5, 2), example(6, 6), example(1, 1)]
+    rows = list(packing.pack(stream, LENGTHS, K))
+    # Beside the first (6 + 2) the fourth fills the row; the second (6 + 7) has room for the last.
+    assert [(row["decoder_segment_ids"] > 0).sum() for row in rows] == [8, 8, 2]
+
+
+def test_a_window_of_one_gives_each_example_a_row_and_keeps_the_order():
+    sizes = [(1, 2), (3, 1), (2, 2)]
+    rows = list(packing.pack([example(*size) for size in sizes], LENGTHS, K, window=1))
+    assert [tuple((row[f"{side}_segment_ids"] > 0).sum() for side in ("encoder", "decoder"))
+            for row in rows] == sizes  # fmt: skip
 
 
 def test_too_long_is_refused_and_named():

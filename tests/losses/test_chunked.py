@@ -35,16 +35,26 @@ def _assert_trees_close(ours, expected, **tolerance):
 
 
 @pytest.mark.parametrize(
-    "tail, chunk",
-    [("bucket", 1), ("bucket", 5), ("bucket", 1000), ("renormalize", 8), ("drop", 7)],
+    "settings",
+    [
+        {"chunk": 1},
+        {"chunk": 5},
+        {"chunk": 1000},
+        {"chunk": 8, "tail": "renormalize", "temperature": 2.0},
+        {"chunk": 7, "tail": "drop"},
+        {"chunk": 7, "divergence": "reverse_kl"},
+        {"chunk": 7, "divergence": "jsd", "beta": 0.2},
+    ],
+    ids=str,
 )
-def test_match_distribution_equals_the_thin_form(tail, chunk):
+def test_match_distribution_equals_the_thin_form(settings):
     hidden, unembed, targets, soft, weights = _example()
+    rule = {name: value for name, value in settings.items() if name != "chunk"}
 
     def thin(hidden, unembed):
-        return losses.match_distribution(hidden @ unembed, soft, weights, tail)
+        return losses.match_distribution(hidden @ unembed, soft, weights, **rule)
 
-    ours = _value_and_gradients(hidden, unembed, targets, soft, weights, tail=tail, chunk=chunk)
+    ours = _value_and_gradients(hidden, unembed, targets, soft, weights, **settings)
     expected = jax.jit(jax.value_and_grad(thin, argnums=(0, 1), has_aux=True))(hidden, unembed)
     _assert_trees_close(ours, expected, rtol=1e-5, atol=1e-6)
 
