@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from specialize_jax import tokenizers
+from specialize_jax import losses, tokenizers
 from specialize_jax.data import exporters, formats
 from specialize_jax.schemas import UNUSED_LOGPROB, Format, Kind, Reason, SchemaError, SparseTargets
 from tests.fixtures import world
@@ -86,8 +86,9 @@ def test_their_loss_is_ours(tokenizer, tail):
     row = exporters.to_axolotl([example(targets, drawn)], tokenizer, tail=tail).table.to_pylist()[0]
     logits = rng.normal(size=(len(row["input_ids"]), 40))
     first = len(row["input_ids"]) - len(targets) - 1
+    rule = losses.Rule(tail=tail)
     ours = sum(
-        dense.token_loss(logits[first + s], targets[s], drawn, s, tail) for s in range(len(targets))
+        dense.token_loss(logits[first + s], targets[s], drawn, s, rule) for s in range(len(targets))
     )
     # Ours adds 1e-10 inside the logarithms where the tail is dropped.
     assert their_loss(row, logits) == pytest.approx(ours, rel=1e-5)
