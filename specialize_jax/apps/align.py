@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
 from etils import epath
@@ -78,8 +79,16 @@ def main(args: argparse.Namespace) -> int:
     )
     infos = {folder: folders.read_info(folder, records.NAME) for folder in args.records}
     out = folders.make_folder(args.out)
+    work = [
+        (folder, entry, epath.Path(folder) / entry["file"])
+        for folder, info in infos.items()
+        for entry in info["shards"]
+    ]
+    targets = [out / folders.part_name(number) for number in range(len(work))]
     if args.runner == "beam":
-        _run_beam(infos, out, settings, shlex.split(args.pipeline_options))
+        hashes = [entry["sha256"] for _, entry, _ in work]
+        parts = zip([source for _, _, source in work], targets, hashes, strict=True)
+        _run_beam(parts, settings, shlex.split(args.pipeline_options))
     elif args.pipeline_options:
         raise ValueError("--pipeline_options: is for --runner beam")
 
@@ -88,17 +97,14 @@ def main(args: argparse.Namespace) -> int:
     shards: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
-    by_source: dict[str, Totals] = {}
-    for folder, info in infos.items():
-        totals = by_source.setdefault(folder, Totals())
-        for entry in info["shards"]:
-            source, path = epath.Path(folder) / entry["file"], out / folders.part_name(len(shards))
-            part = alignment_parts.align_part(source, path, settings, source_sha256=entry["sha256"])
-            totals.merge(Totals.from_json(part["totals"]))
-            examples = alignment_parts.worst(examples + part["examples"])
-            skipped += [{"file": str(source), **row} for row in part["skipped"]]
-            shards.append(folders.part_entry(path, part["rows"]))
-            done(entry["rows"])
+    by_source = {folder: Totals() for folder in infos}
+    for (folder, entry, source), path in zip(work, targets, strict=True):
+        part = alignment_parts.align_part(source, path, settings, source_sha256=entry["sha256"])
+        by_source[folder].merge(Totals.from_json(part["totals"]))
+        examples = alignment_parts.worst(examples + part["examples"])
+        skipped += [{"file": str(source), **row} for row in part["skipped"]]
+        shards.append(folders.part_entry(path, part["rows"]))
+        done(entry["rows"])
     content = _info(settings, infos, by_source, shards, examples, skipped)
     # The info file comes last: it says that the folder is finished.
     folders.write_bytes(out / TOKENIZER_FILE, epath.Path(args.student_tokenizer).read_bytes())
@@ -109,22 +115,17 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run_beam(
-    infos: dict[str, dict[str, Any]], out: epath.Path, settings: Settings, options: list[str]
+    parts: Iterable[tuple[epath.Path, epath.Path, str]], settings: Settings, options: list[str]
 ) -> None:
     try:
         from specialize_jax.data import beam_pipeline
     except ModuleNotFoundError as error:
         raise ValueError(f"--runner beam: {error}") from error
-    sources = [
-        (str(epath.Path(folder) / entry["file"]), entry["sha256"])
-        for folder, info in infos.items()
-        for entry in info["shards"]
-    ]
-    parts = [
-        beam_pipeline.Part(source, str(out / folders.part_name(number)), sha256)
-        for number, (source, sha256) in enumerate(sources)
-    ]
-    beam_pipeline.align_parts(parts, settings, options)
+    beam_pipeline.align_parts(
+        [beam_pipeline.Part(str(source), str(target), sha) for source, target, sha in parts],
+        settings,
+        options,
+    )
 
 
 def _info(

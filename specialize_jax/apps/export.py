@@ -3,7 +3,7 @@
 import argparse
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -59,30 +59,36 @@ def main(args: argparse.Namespace) -> int:
     if out.exists():
         raise ValueError(f"--out: '{out}' exists; remove it, or give another name")
     info = folders.read_info(args.folder, aligned.NAME)
-    tokenizer_path = epath.Path(args.folder) / info["student_tokenizer"]["file"]
-    folders.check_hash(tokenizer_path, info["student_tokenizer"])
-    tokenizer = tokenizers.load(tokenizer_path)
-    done = progress.bar("export", sum(entry["rows"] for entry in info["shards"]))
     totals = {"rows": 0, "transferred": 0, "one_hots": 0, "tail": 0.0}
-
-    def tables() -> Iterator[pa.Table]:
-        schema = aligned.arrow_schema(info["k_out"], info["student_tokenizer"]["vocab_size"])
-        for entry, table in folders.read_parts(args.folder, info, schema):
-            rows = aligned.to_rows(table)
-            for number, row in enumerate(rows):
-                where = f"'{args.folder}/{entry['file']}' row {number}"
-                aligned.check_soft(row["soft"], row["targets"], where)
-            part = exporters.to_axolotl(rows, tokenizer, tail=args.tail, bos_id=args.bos_id)
-            for name, value in (("rows", table.num_rows), *part._asdict().items()):
-                if name in totals:
-                    totals[name] += value
-            done(table.num_rows)
-            yield part.table
-
+    tables = _tables(args, info, totals)
     folders.make_folder(out.parent)
-    _write(out, tables())
+    _write(out, tables)
     _print(out, totals, args.tail)
     return 0
+
+
+def _tables(
+    args: argparse.Namespace, info: dict[str, Any], totals: dict[str, Any]
+) -> Iterator[pa.Table]:
+    """Yields the rows of each part, checked, and adds up what became of them."""
+    student = info["student_tokenizer"]
+    path = epath.Path(args.folder) / student["file"]
+    folders.check_hash(path, student)
+    tokenizer = tokenizers.load(path)
+    done = progress.bar("export", sum(entry["rows"] for entry in info["shards"]))
+    schema = aligned.arrow_schema(info["k_out"], student["vocab_size"])
+    for entry, table in folders.read_parts(args.folder, info, schema):
+        rows = aligned.to_rows(table)
+        for number, row in enumerate(rows):
+            where = f"'{args.folder}/{entry['file']}' row {number}"
+            aligned.check_soft(row["soft"], row["targets"], where)
+        part = exporters.to_axolotl(rows, tokenizer, tail=args.tail, bos_id=args.bos_id)
+        totals["rows"] += len(rows)
+        totals["transferred"] += part.transferred
+        totals["one_hots"] += part.one_hots
+        totals["tail"] += part.tail
+        done(len(rows))
+        yield part.table
 
 
 def _write(out: epath.Path, tables: Iterator[pa.Table]) -> None:
@@ -114,7 +120,7 @@ def _write_jsonl(file: Any, tables: Iterator[pa.Table]) -> None:
             file.write(json.dumps(row).encode() + b"\n")
 
 
-def _print(out: epath.Path, totals: dict[str, Any], tail: str) -> None:
+def _print(out: epath.Path, totals: Mapping[str, Any], tail: str) -> None:
     tokens = totals["transferred"] + totals["one_hots"]
     mean = totals["tail"] / max(totals["transferred"], 1)
     became = "divided away" if tail == "renormalize" else "left out"
