@@ -2,8 +2,9 @@
 
 Beam brings the parts to machines, and nothing else: what a part becomes is `align_part`'s business,
 and the folder's info file is written afterwards by whoever started it. So the files are the same as
-without Beam, byte for byte if pyarrow, which writes them, has the same version. Elements are paths: workers must reach the records, the tokenizers
-and the target (`gs://` on Dataflow), and have this package installed.
+without Beam, byte for byte if pyarrow, which writes them, has the same version. Elements are paths:
+workers must reach the records, the tokenizers and the target (`gs://` on Dataflow), and have this
+package installed.
 """
 
 import logging
