@@ -201,8 +201,6 @@ def _align_bucket(
         certified=_pad_to(exact.certified, (rows,)),
     )
     candidates, table = _candidates([example.record for example in examples], rows, t)
-    student_id = np.full(1 << (len(table) - 1).bit_length(), -1, np.int32)
-    student_id[: len(table)] = tokenizers.vocabulary_map(table, tokenizer)
     student_ids = np.zeros((rows, s), np.int32)
     student_lengths = np.zeros(rows, np.int32)
     for number, example in enumerate(examples):
@@ -211,7 +209,7 @@ def _align_bucket(
     soft = alignment.transfer(
         path,
         candidates,
-        alignment.VocabularyMap(student_id),
+        _vocabulary_map(table, tokenizer, mode),
         jnp.asarray(student_ids),
         mode=mode,
         k_out=k_out,
@@ -225,6 +223,26 @@ def _align_bucket(
         ranges[:body, 0] = exact.teacher_start[number, :body]
         ranges[:body, 1] = exact.teacher_end[number, :body]
         yield index, SparseTargets(*(value[number, :length] for value in soft)), ranges
+
+
+def _vocabulary_map(
+    table: Sequence[bytes], tokenizer: tokenizers.Tokenizer, mode: str
+) -> alignment.VocabularyMap:
+    """Returns what each string is taken for; behind them come rows that nothing refers to."""
+    if mode == "soft":
+        student_id, first_id = _soft_map(tokenizer)(table)
+    else:
+        student_id, first_id = tokenizers.vocabulary_map(table, tokenizer), None
+    spare = (0, (1 << (len(table) - 1).bit_length()) - len(table))
+    student_id = np.pad(student_id, spare, constant_values=-1)
+    if first_id is not None:
+        first_id = np.pad(first_id, [spare, (0, 0)], constant_values=-1)
+    return alignment.VocabularyMap(student_id, first_id)
+
+
+@functools.lru_cache(maxsize=1)
+def _soft_map(tokenizer: tokenizers.Tokenizer) -> alignment.SoftMap:
+    return alignment.SoftMap(tokenizer.pieces(range(tokenizer.vocab_size)))
 
 
 def _marginal_bucket(
