@@ -9,6 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 
 VENV := .venv
 OLDEST := .venv-oldest
+BEAM := .venv-beam
 PYTHON := $(VENV)/bin/python
 WORKERS ?= auto
 PYTEST_ARGS ?=
@@ -28,7 +29,7 @@ FIND_PYTHON = python=; for name in $(or $(PYTHON3),python3 python3.13 python3.12
     echo "No Python of the wanted version (from 3.11, below 3.$(1)) among: $(or $(PYTHON3),python3 python3.13 python3.12 python3.11)." >&2; \
     echo "Install one (Debian, Ubuntu: apt install python3 python3-venv), or name it: make PYTHON3=/path/to/python3.11" >&2; exit 1; fi
 
-.PHONY: help venv quickstart test lint lock test-oldest clean
+.PHONY: help venv quickstart test lint lock test-oldest test-beam clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -77,6 +78,13 @@ test-oldest: venv  ## the tests on the lower bounds of setup.py (Python 3.11)
 	$(PYTHON) tests/packaging/oldest.py > $(OLDEST)/oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/oldest.txt -e '.[report,dev]'
 	$(TEST_ENV) $(OLDEST)/bin/python $(PYTEST)
+
+# An environment of its own, with the newest versions that Beam allows.
+test-beam: venv  ## the alignment job on Apache Beam
+	@$(call FIND_PYTHON,14)
+	$(PYTHON) -m uv venv --quiet --clear --python "$$(type -P "$$python")" $(BEAM)
+	$(PYTHON) -m uv pip install --quiet --python $(BEAM)/bin/python -e '.[dev,beam]'
+	$(TEST_ENV) $(BEAM)/bin/python -m pytest $(PYTEST_ARGS) tests/data/test_beam_pipeline.py
 
 clean:  ## remove what builds and checks left; environments stay
 	@rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

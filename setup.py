@@ -48,7 +48,8 @@ _EXTRAS = {
     "tpu": ["jax[tpu]", "etils[epath-gcs]"],
     "cuda": ["jax[cuda13]"],
     "teacher": ["openai", *_TOKENIZERS],
-    "beam": ["apache-beam"],
+    # Holds pyarrow below 26 and protobuf below 7, so it is not in constraints.txt.
+    "beam": ["apache-beam>=2.72.0"],
     "report": ["jinja2>=3.1.6", "matplotlib>=3.10.8"],
     "dev": [
         "build",

@@ -50,6 +50,7 @@ _HOMES = {
     "tensorflow": {"data", "tasks", "apps", "t5x_adapter"},
     "tensorflow_datasets": {"data", "tasks", "apps", "t5x_adapter"},
     "tensorflow_text": {"data", "tasks", "apps", "t5x_adapter"},
+    "apache_beam": {"data"},
     "gin": {"tasks", "apps", "t5x_adapter"},
     "t5x": {"t5x_adapter"},
     "torch": set(),

@@ -1,19 +1,17 @@
 """`specialize-jax align`: teacher records become aligned examples in the student's tokens."""
 
 import argparse
-import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
 
-from specialize_jax import tokenizers
 from specialize_jax.apps import progress, provenance
-from specialize_jax.data import alignment_job
-from specialize_jax.data.alignment_job import Aligned, Totals
-from specialize_jax.schemas import SchemaError, aligned, folders, records
+from specialize_jax.data import alignment_parts
+from specialize_jax.data.alignment_job import Totals
+from specialize_jax.data.alignment_parts import Settings
+from specialize_jax.schemas import aligned, folders, records
 
 EPILOG = """\
 example:
@@ -23,9 +21,6 @@ example:
       --student_tokenizer ../shared/data/tokenizer_t5/spiece.model \\
       --mode one_to_one --out out/line/aligned"""
 TOKENIZER_FILE = "student_tokenizer.model"
-_EXAMPLES_KEPT = 20
-# Key of the part's own statistics and settings in the Parquet metadata.
-_METADATA = b"specialize_jax"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,57 +47,110 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "teacher's candidates imply for the next student token",
     )
     parser.add_argument("--k_out", type=int, default=8, help="entries kept per student token")
+    parser.add_argument(
+        "--on_error",
+        default="fail",
+        help="what a bad row does: fail; skip, which leaves it out and lists it",
+    )
+    parser.add_argument(
+        "--runner",
+        default="local",
+        choices=("local", "beam"),
+        help="who makes the parts: this process, or an Apache Beam pipeline (extra 'beam'); the "
+        "files are the same",
+    )
+    parser.add_argument(
+        "--pipeline_options",
+        default="",
+        metavar="OPTIONS",
+        help="of the Beam pipeline, in one string, as '--runner=DirectRunner "
+        "--direct_num_workers=4 --direct_running_mode=multi_processing'",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
 
 
 def main(args: argparse.Namespace) -> int:
     """Aligns every part; finished parts of an interrupted run are kept."""
-    if args.k_out < 1:
-        raise ValueError(f"--k_out: expected at least 1, got {args.k_out}")
-    student = tokenizers.load(args.student_tokenizer)
-    if not isinstance(student, tokenizers.SentencePieceTokenizer):
-        raise ValueError(
-            f"--student_tokenizer: expected a SentencePiece .model, got '{args.student_tokenizer}'"
-        )
-    teacher = tokenizers.load(args.teacher_tokenizer) if args.teacher_tokenizer else None
+    settings = Settings.load(
+        mode=args.mode,
+        k_out=args.k_out,
+        student_tokenizer=args.student_tokenizer,
+        teacher_tokenizer=args.teacher_tokenizer,
+        on_error=args.on_error,
+    )
     infos = {folder: folders.read_info(folder, records.NAME) for folder in args.records}
     out = folders.make_folder(args.out)
-    schema = aligned.arrow_schema(args.k_out, student.vocab_size)
-    settings = {"mode": args.mode, "k_out": args.k_out, "student": student.sha256}
+    work = [
+        (folder, entry, epath.Path(folder) / entry["file"])
+        for folder, info in infos.items()
+        for entry in info["shards"]
+    ]
+    targets = [out / folders.part_name(number) for number in range(len(work))]
+    if args.runner == "beam":
+        hashes = [entry["sha256"] for _, entry, _ in work]
+        parts = zip([source for _, _, source in work], targets, hashes, strict=True)
+        _run_beam(parts, settings, shlex.split(args.pipeline_options))
+    elif args.pipeline_options:
+        raise ValueError("--pipeline_options: is for --runner beam")
 
+    # What Beam has made is read here; what it had to leave out fails here.
     done = progress.bar("align", sum(info["rows"] for info in infos.values()))
     shards: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
-    by_source: dict[str, Totals] = {}
-    for folder, info in infos.items():
-        totals = by_source.setdefault(folder, Totals())
-        for entry, table in folders.read_parts(folder, info, records.ARROW_SCHEMA):
-            path = out / folders.part_name(len(shards))
-            wanted = {**settings, "records": entry["sha256"]}
-            kept = _finished(path, wanted)
-            if kept is None:
-                rows = table.to_pylist()
-                _check_rows(rows, f"'{folder}/{entry['file']}'", teacher)
-                batch = alignment_job.align_rows(rows, student, mode=args.mode, k_out=args.k_out)
-                kept = _write(path, batch, wanted, schema, student)
-            totals.merge(Totals.from_json(kept["totals"]))
-            examples = _worst(examples + kept["examples"])
-            shards.append(folders.part_entry(path, table.num_rows))
-            done(table.num_rows)
+    skipped: list[dict[str, Any]] = []
+    by_source = {folder: Totals() for folder in infos}
+    for (folder, entry, source), path in zip(work, targets, strict=True):
+        part = alignment_parts.align_part(source, path, settings, source_sha256=entry["sha256"])
+        by_source[folder].merge(Totals.from_json(part["totals"]))
+        examples = alignment_parts.worst(examples + part["examples"])
+        skipped += [{"file": str(source), **row} for row in part["skipped"]]
+        shards.append(folders.part_entry(path, part["rows"]))
+        done(entry["rows"])
+    content = _info(settings, infos, by_source, shards, examples, skipped)
+    # The info file comes last: it says that the folder is finished.
+    folders.write_bytes(out / TOKENIZER_FILE, epath.Path(args.student_tokenizer).read_bytes())
+    provenance.write(out, "align")
+    folders.write_json(out / folders.INFO_FILES[aligned.NAME], content)
+    _print(content)
+    return 0
+
+
+def _run_beam(
+    parts: Iterable[tuple[epath.Path, epath.Path, str]], settings: Settings, options: list[str]
+) -> None:
+    try:
+        from specialize_jax.data import beam_pipeline
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--runner beam: {error}") from error
+    beam_pipeline.align_parts(
+        [beam_pipeline.Part(str(source), str(target), sha) for source, target, sha in parts],
+        settings,
+        options,
+    )
+
+
+def _info(
+    settings: Settings,
+    infos: dict[str, dict[str, Any]],
+    by_source: dict[str, Totals],
+    shards: list[dict[str, Any]],
+    examples: list[dict[str, Any]],
+    skipped: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Returns the content of `alignment_info.json`."""
     everything = Totals()
     for totals in by_source.values():
         everything.merge(totals)
-    tokenizer_path = out / TOKENIZER_FILE
-    folders.write_bytes(tokenizer_path, epath.Path(args.student_tokenizer).read_bytes())
-    content = {
+    student, teacher = settings.student, settings.teacher
+    return {
         "schema": aligned.NAME,
         "version": folders.VERSION,
-        "mode": args.mode,
-        "k_out": args.k_out,
+        "mode": settings.mode,
+        "k_out": settings.k_out,
         "student_tokenizer": {
             "file": TOKENIZER_FILE,
             "name": student.name,
-            "sha256": folders.sha256(tokenizer_path),
+            "sha256": settings.student_sha256,
             "vocab_size": student.vocab_size,
         },
         "teacher_tokenizer": {"name": teacher.name, "sha256": teacher.sha256} if teacher else None,
@@ -112,76 +160,10 @@ def main(args: argparse.Namespace) -> int:
         ],
         **everything.summary(),
         "by_source": {folder: totals.summary() for folder, totals in by_source.items()},
+        "skipped": skipped,
         "shards": shards,
         "examples": examples,
     }
-    # The info file comes last: it says that the folder is finished.
-    provenance.write(out, "align")
-    folders.write_json(out / folders.INFO_FILES[aligned.NAME], content)
-    _print(content)
-    return 0
-
-
-def _check_rows(
-    rows: Sequence[dict[str, Any]], where: str, teacher: tokenizers.Tokenizer | None
-) -> None:
-    for number, row in enumerate(rows):
-        records.check_row(row, f"{where} row {number}")
-    if teacher is not None:
-        alignment_job.check_teacher_tokenizer(rows, teacher, where)
-
-
-def _finished(path: epath.Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns what a finished part says of itself; None when it has to be made.
-
-    Raises:
-      SchemaError: the part was made with other settings or from other records.
-    """
-    if not path.exists():
-        return None
-    try:
-        with path.open("rb") as file:
-            metadata = pq.read_schema(file).metadata or {}
-    except pa.ArrowInvalid as error:
-        raise SchemaError(f"'{path}' is no complete Parquet file; remove it: {error}") from error
-    kept = json.loads(metadata.get(_METADATA, b"{}"))
-    if kept.get("settings") != wanted:
-        raise SchemaError(
-            f"'{path}' was made with other settings: expected {wanted}, got "
-            f"{kept.get('settings')}; give another --out, or remove the folder"
-        )
-    return kept
-
-
-def _write(
-    path: epath.Path,
-    batch: Sequence[Aligned],
-    settings: dict[str, Any],
-    schema: pa.Schema,
-    student: tokenizers.Tokenizer,
-) -> dict[str, Any]:
-    totals = Totals()
-    for example in batch:
-        totals.add(example)
-    with_teacher = [example for example in batch if len(example.retained)]
-    with_teacher.sort(key=lambda example: len(example.retained) / len(example.targets))
-    shown = [alignment_job.render(e, student) for e in with_teacher[:_EXAMPLES_KEPT]]
-    kept = {"settings": settings, "totals": totals.to_json(), "examples": shown}
-    table = aligned.to_table(
-        [example.text for example in batch],
-        [example.targets for example in batch],
-        [example.soft for example in batch],
-        schema,
-    )
-    for number, row in enumerate(aligned.to_rows(table)):
-        aligned.check_soft(row["soft"], row["targets"], f"'{path}' row {number}")
-    metadata = {_METADATA: json.dumps(kept, ensure_ascii=False).encode()}
-    folders.write_table(path, table.replace_schema_metadata(metadata))
-    return kept
-
-
-def _worst(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(examples, key=lambda example: example["coverage"])[:_EXAMPLES_KEPT]
 
 
 def _print(info: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, bool]] = {
     "collect": ("collect", "sample a teacher and keep its right answers", True),
     "tokenizer": ("tokenizer", "learn a tokenizer for a student from nothing", False),
     "align": ("align", "carry teacher records to a student's tokens", False),
+    "export": ("export", "aligned examples as a file of another trainer", False),
     "pack": ("pack", "mix the four formats and pack them into rows", True),
     "train": ("train", "train a student on packed rows", True),
     "evaluate": ("evaluate", "score checkpoints on the evaluation sets", True),

@@ -7,10 +7,12 @@
 | `vocabulary_map` | the student token, if any, that is exactly each teacher string               |
 | `Segmenter`      | which student token a string leads to, cached                                |
 | `expand`         | the votes of a teacher's candidates for every student token (`marginal`)     |
+| `Expander`       | the same for many texts at once, from arrays                                 |
 """
 
 from specialize_jax.tokenizers.base import Tokenizer, vocabulary_map
 from specialize_jax.tokenizers.expansion import Recorded, Segmenter, Votes, expand, prefix_share
+from specialize_jax.tokenizers.expansion_columns import Expander, Steps, Student, VoteColumns
 from specialize_jax.tokenizers.files import load
 from specialize_jax.tokenizers.hugging_face import HuggingFaceTokenizer
 from specialize_jax.tokenizers.sentencepiece_model import (
@@ -22,12 +24,16 @@ from specialize_jax.tokenizers.tiktoken_ranks import TiktokenTokenizer
 
 __all__ = [
     "MODEL_TYPES",
+    "Expander",
     "HuggingFaceTokenizer",
     "Recorded",
     "Segmenter",
     "SentencePieceTokenizer",
+    "Steps",
+    "Student",
     "TiktokenTokenizer",
     "Tokenizer",
+    "VoteColumns",
     "Votes",
     "expand",
     "load",

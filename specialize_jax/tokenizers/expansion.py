@@ -16,7 +16,7 @@ import bisect
 import enum
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,9 +29,9 @@ DEPTH = 4
 END_TOKENS = frozenset({b"<|endoftext|>", b"</s>", b"<eos>", b"<|im_end|>", b"<|eot_id|>"})
 
 _MARKER = "\u2581"
-_SMALLEST_SCALE = 1e-6
+SMALLEST_SCALE = 1e-6
 # Printed probabilities are rounded, and a sampled token may stand beside the most probable ones.
-_MOST_MASS = 1.01
+MOST_MASS = 1.01
 # Strings and answers kept before the cache starts anew, some hundred megabytes.
 _MOST_KEPT = 1 << 20
 
@@ -271,7 +271,8 @@ def expand(
     """
     spans = np.asarray(spans)
     _check(recorded, student_ids, spans, depth)
-    steps = [_merged(candidates) for candidates in recorded.candidates]
+    # After the last token come those at the end, if any.
+    steps = [_merged(step) for step in (*recorded.candidates, recorded.terminal or {})]
     starts = [0, *itertools.accumulate(map(len, recorded.tokens))]
     text = b"".join(recorded.tokens)
     pieces = segmenter.tokenizer.pieces(student_ids)
@@ -338,14 +339,14 @@ def _expand(
     unlisted_votes: bool,
 ) -> _Tally | Reason:
     cut = position.cut
-    listed = _at(recorded, steps, position.step)
+    listed = steps[position.step]
     if not listed:
         return Reason.NO_LOGPROBS
     kept: Mapping[bytes, float] = {c: p for c, p in listed.items() if c.startswith(cut)}
     rho = share(cut) if cut and share is not None else 1.0
-    tail = rho * max(0.0, 1.0 - sum(listed.values()))
-    scale = sum(kept.values()) + tail
-    if scale < _SMALLEST_SCALE:
+    tail = rho * max(0.0, 1.0 - _total(listed.values()))
+    scale = _total(kept.values()) + tail
+    if scale < SMALLEST_SCALE:
         return Reason.NO_MASS
     tally = _Tally()
     tally.tail = tail / scale
@@ -353,14 +354,23 @@ def _expand(
     # Each round follows the sampled string by one teacher token.
     for step in range(position.step, position.step + depth + 1):
         sampled = recorded.tokens[step] if step < len(recorded.tokens) else None
-        is_last = step == position.step + depth or not _at(recorded, steps, step + 1)
+        is_last = step == position.step + depth or not any(steps[step + 1 : step + 2])
         followed = None
         for candidate, probability in kept.items():
             if candidate == cut and cut:
                 tally.tail += mass * probability  # what follows it is unknown
                 continue
             string = written + candidate[len(cut) :]
-            over = _end(recorded, string, step, candidate)
+            over = ending(
+                candidate,
+                string,
+                stop=recorded.stop,
+                is_behind=step == len(recorded.tokens),
+                is_sampled_end=recorded.ended
+                and recorded.terminal is None
+                and step == len(recorded.tokens) - 1
+                and candidate == recorded.tokens[step],
+            )
             fate, token = segmenter.next_token(
                 position.context,
                 position.context_ids,
@@ -380,44 +390,47 @@ def _expand(
         if followed is None:
             break
         mass, written, found = followed
-        kept, cut = _at(recorded, steps, step + 1), b""
-        unlisted = mass * max(0.0, 1.0 - sum(kept.values()))
+        kept, cut = steps[step + 1], b""
+        unlisted = mass * max(0.0, 1.0 - _total(kept.values()))
         tally.add(Fate.OPEN, found if unlisted_votes else None, unlisted)
     # All contradicts, or of no string is it known where it leads.
-    if sum(tally.votes.values()) < _SMALLEST_SCALE:
+    if _total(tally.votes.values()) < SMALLEST_SCALE:
         return Reason.NO_MASS
     return tally
 
 
-def _at(
-    recorded: Recorded, steps: Sequence[Mapping[bytes, float]], step: int
-) -> Mapping[bytes, float]:
-    """Returns the candidates of a step; after the last token those at the end, if any."""
-    if step < len(steps):
-        return steps[step]
-    return (recorded.terminal or {}) if step == len(steps) else {}
+def ending(
+    candidate: bytes, string: bytes, *, stop: bytes | None, is_behind: bool, is_sampled_end: bool
+) -> bytes | None:
+    """Returns what a string holds before the end of the text; None if the text does not end.
 
-
-def _end(recorded: Recorded, string: bytes, step: int, candidate: bytes) -> bytes | None:
-    """Returns what a string holds before the end of the text; None if the text does not end."""
+    Args:
+      candidate: the last teacher token of the string.
+      string: what was written since the student token started.
+      stop: see `Recorded`.
+      is_behind: whether the candidate stands behind the last token.
+      is_sampled_end: whether it is the last token, and the text ends with it.
+    """
     if candidate in END_TOKENS:
         return string[: len(string) - len(candidate)]
-    if recorded.stop is not None and (at := string.find(recorded.stop)) >= 0:
+    if stop is not None and (at := string.find(stop)) >= 0:
         return string[:at]
-    if step == len(recorded.tokens) and candidate.isspace():
+    if is_sampled_end or (is_behind and candidate.isspace()):
         return string
-    is_sampled_end = (
-        recorded.ended
-        and recorded.terminal is None
-        and step == len(recorded.tokens) - 1
-        and candidate == recorded.tokens[step]
-    )
-    return string if is_sampled_end else None
+    return None
+
+
+def _total(values: Iterable[float]) -> float:
+    """Adds one after the other, as arrays are; `sum` makes up for rounding since Python 3.12."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total
 
 
 def _merged(candidates: Mapping[bytes, float]) -> Mapping[bytes, float]:
     """Returns candidates whose mass is at most 1: rounding may have lifted it."""
-    total = sum(candidates.values())
+    total = _total(candidates.values())
     return {c: p / total for c, p in candidates.items()} if total > 1.0 else candidates
 
 
@@ -446,7 +459,7 @@ def _check(recorded: Recorded, student_ids: Sequence[int], spans: np.ndarray, de
                 raise ValueError(
                     f"step {step}: expected probabilities in [0, 1], got {p} for {name!r}"
                 )
-        if (total := sum(candidates.values())) > _MOST_MASS:
+        if (total := sum(candidates.values())) > MOST_MASS:
             raise ValueError(f"step {step}: expected candidates of mass 1 at most, got {total:.4f}")
 
 

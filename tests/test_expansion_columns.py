@@ -1,0 +1,135 @@
+"""The expansion of many texts by arrays is `expand` of every text, to the last bit."""
+
+import itertools
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specialize_jax import tokenizers
+from specialize_jax.tokenizers import Expander, Recorded, Segmenter, Steps, Student
+from tests.fixtures.greedy import Greedy
+
+
+def steps_of(texts):
+    """Returns `Recorded` texts as arrays."""
+    numbers, tokens, candidates, p, counts = {}, [], [], [], []
+    for text in texts:
+        tokens += [numbers.setdefault(token, len(numbers)) for token in text.tokens] + [-1]
+        for step in [*text.candidates, text.terminal or {}]:
+            counts.append(len(step))
+            candidates += [numbers.setdefault(name, len(numbers)) for name in step]
+            p += step.values()
+    return Steps(
+        strings=list(numbers),
+        tokens=np.array(tokens, np.int32),
+        offsets=np.cumsum([0, *(len(text.tokens) + 1 for text in texts)]),
+        candidates=np.array(candidates, np.int32),
+        probabilities=np.array(p, float),
+        candidate_offsets=np.cumsum([0, *counts]),
+        has_terminal=np.array([text.terminal is not None for text in texts], bool),
+        ended=np.array([text.ended for text in texts], bool),
+        stops=[text.stop for text in texts],
+    )
+
+
+def student_of(texts, encoded):
+    return Student(
+        texts,
+        np.array([*itertools.chain.from_iterable(ids for ids, _ in encoded)], np.int32),
+        np.concatenate([np.zeros((0, 2), np.int32), *(spans for _, spans in encoded)]),
+        np.cumsum([0, *(len(ids) for ids, _ in encoded)]),
+    )
+
+
+def assert_same(expander, segmenter, recorded, student, **options):
+    steps = steps_of(recorded)
+    found = expander.expand(steps, student)
+    for r, text in enumerate(recorded):
+        assert steps.recorded(r) == text
+        begin, end = student.offsets[r : r + 2]
+        votes = tokenizers.expand(
+            text, student.ids[begin:end].tolist(), student.spans[begin:end], segmenter, **options
+        )
+        for name in ("tail", "dropped", "open_mass", "reason"):
+            np.testing.assert_array_equal(
+                getattr(found, name)[begin:end], getattr(votes, name), err_msg=f"{name} of {text}"
+            )
+        for j in range(end - begin):
+            here = slice(*found.offsets[begin + j : begin + j + 2])
+            count = here.stop - here.start
+            assert not votes.ids[j, count:].any() and not votes.mass[j, count:].any()
+            np.testing.assert_array_equal(found.ids[here], votes.ids[j, :count])
+            np.testing.assert_array_equal(found.mass[here], votes.mass[j, :count])
+
+
+_STRING = st.text("ab \n", min_size=1, max_size=3).map(str.encode) | st.sampled_from(
+    [b"\n\n", b"<|endoftext|>", b" \n", b"\xc3", b"\xa9"]
+)
+
+
+@st.composite
+def _recorded(draw):
+    """A teacher that may write anything, with candidates that may be missing."""
+    words = draw(st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=4))
+    target = draw(st.sampled_from([" ", "\n"])).join(words).encode()
+    end = draw(st.sampled_from([b"", b"\n", b"\n\n", b"<|endoftext|>"]))
+    written, tokens = target + end, []
+    while written:
+        length = draw(st.integers(1, 4))
+        tokens.append(written[:length])
+        written = written[length:]
+
+    def step(token):
+        names = draw(st.lists(_STRING, max_size=4, unique=True))
+        if token is not None and token not in names and draw(st.booleans()):
+            names.insert(draw(st.integers(0, len(names))), token)
+        weights = [draw(st.integers(0, 9)) for _ in names]
+        total = sum(weights) + draw(st.sampled_from([0, 3]))
+        # A little more than 1 is rounding.
+        lift = draw(st.sampled_from([1.0, 1.0 + 1e-7, 1.0 - 1e-9]))
+        return {n: min(w / max(total, 1) * lift, 1.0) for n, w in zip(names, weights, strict=True)}
+
+    recorded = Recorded(
+        tokens,
+        [step(token) for token in tokens],
+        draw(st.none() | st.just(0).map(lambda _: step(None))),
+        draw(st.sampled_from([None, b"\n\n", b"\n"])),
+        draw(st.booleans()),
+    )
+    return target, recorded
+
+
+_PIECES = st.sets(st.text("ab", min_size=2, max_size=3), max_size=5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(_recorded(), min_size=0, max_size=4),
+    _PIECES,
+    st.booleans(),
+    st.integers(0, 4),
+    st.booleans(),
+    st.booleans(),
+)
+def test_equals_expand_whatever_the_teacher_wrote(
+    texts, pieces, with_marker, depth, unlisted_votes, with_share
+):
+    marked = ["\u2581" + piece for piece in pieces] if with_marker else []
+    student = Greedy(["\u2581", "a", "b", *sorted(pieces), *sorted(marked)])
+    encoded = []
+    for target, recorded in texts:
+        ids, spans = student.encode_with_spans(target.decode())
+        if recorded.ended:
+            ids, spans = [*ids, student.eos_id], np.concatenate([spans, [[0, 0]]])
+        encoded.append((ids, np.asarray(spans).reshape(-1, 2)))
+    options = {
+        "depth": depth,
+        "unlisted_votes": unlisted_votes,
+        "share": (lambda prefix: 1 / (1 + len(prefix))) if with_share else None,
+    }
+    segmenter = Segmenter(student)
+    expander = Expander(segmenter, **options)
+    columns = student_of([target for target, _ in texts], encoded)
+    for _ in range(2):  # the second time from what it knows
+        assert_same(expander, segmenter, [text for _, text in texts], columns, **options)
