@@ -22,8 +22,8 @@ examples:
   specialize-jax convert --from t5x --to orbax --size flan_t5_xxl \\
       gs://t5-data/pretrained_models/t5x/flan_t5_xxl/checkpoint_1114000 out/flan_t5_xxl
   specialize-jax convert --from orbax --to hf out/line/model out/line/hf
-`train` takes the second form's DST as INITIAL_CHECKPOINT_PATH, `evaluate` as MODEL_DIR; it holds
-the student's tokenizer where one came along, or was given by --tokenizer."""
+`train` takes a DST in our form as INITIAL_CHECKPOINT_PATH, `evaluate` as MODEL_DIR; for the latter
+a tokenizer has to come along with SRC, or be given by --tokenizer."""
 _CHECKPOINTS = "checkpoints"
 
 
