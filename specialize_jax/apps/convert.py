@@ -22,8 +22,8 @@ examples:
   specialize-jax convert --from t5x --to orbax --size flan_t5_xxl \\
       gs://t5-data/pretrained_models/t5x/flan_t5_xxl/checkpoint_1114000 out/flan_t5_xxl
   specialize-jax convert --from orbax --to hf out/line/model out/line/hf
-`train` takes the second form's DST as INITIAL_CHECKPOINT_PATH, `evaluate` as MODEL_DIR; it holds
-the student's tokenizer where one came along, or was given by --tokenizer."""
+`train` takes a DST in our form as INITIAL_CHECKPOINT_PATH, `evaluate` as MODEL_DIR; for the latter
+a tokenizer has to come along with SRC, or be given by --tokenizer."""
 _CHECKPOINTS = "checkpoints"
 
 
@@ -166,8 +166,8 @@ def _own(
     if tokenizer is None and student is not None:
         tokenizer = path / student["file"]
     files = files or carry.origin(path)
-    prefix = run.get("hf_prefix") or carry.prefix(path)
-    return Source(config, params.astype(args.dtype), run["name"], step, prefix, files, tokenizer)
+    params, prefix = params.astype(args.dtype), carry.prefix(path)
+    return Source(config, params, run["name"], step, prefix, files, tokenizer)
 
 
 def _counted(source: Source, form: str) -> Source:
@@ -236,4 +236,6 @@ def _print_summary(source: Source, target: epath.Path) -> None:
     print(f"{source.name}: {count:,} parameters, {size:,} bytes, {kinds}")
     if source.tokenizer is None:
         print("note: no tokenizer came along; give one with --tokenizer")
+    if source.files is None:
+        print("note: no generation_config.json and the like came along; --like DIR has them")
     print(f"written: {target}")

@@ -77,7 +77,11 @@ class Reader:
         elif (self._folder / SINGLE).exists():
             self._files = [SINGLE]
         else:
-            raise FileNotFoundError(f"Expected {SINGLE} or {INDEX} in {folder}, found neither.")
+            pickled = sorted(path.name for path in self._folder.glob("pytorch_model*"))
+            hint = f" {pickled[0]} is torch's own form; save it as safetensors." if pickled else ""
+            raise FileNotFoundError(
+                f"Expected {SINGLE} or {INDEX} in {folder}, found neither.{hint}"
+            )
         missing = [file for file in self._files if not (self._folder / file).exists()]
         if missing:
             raise FileNotFoundError(

@@ -188,6 +188,22 @@ def test_a_vocabulary_of_another_size_is_said(folder, tmp_path, capsys):
     assert "note: no tokenizer came along" in shown
 
 
+def test_training_does_not_go_on_in_a_converted_folder(own, tmp_path, capsys):
+    copy = pathlib.Path(shutil.copytree(own, tmp_path / "copy"))
+    before = sorted(path.name for path in (copy / "checkpoints").iterdir())
+    assert run("train", *TINY, gin("MODEL_DIR", str(copy))) == 1
+    assert "holds checkpoints of another run" in capsys.readouterr().err
+    assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == before
+
+
+def test_evaluation_asks_for_a_tokenizer(tmp_path, capsys):
+    own = tmp_path / "own"
+    assert run("convert", "--from=hf", "--to=orbax", GOLDEN / "t5_tiny_hf", own) == 0
+    data = write_data(tmp_path / "data")
+    assert run("evaluate", TINY[0], gin("MODEL_DIR", str(own)), f"--data_dir={data}") == 1
+    assert "has no tokenizer; convert it again with --tokenizer" in capsys.readouterr().err
+
+
 def _line(capsys, *arguments):
     assert run("convert", *arguments) == 1
     error = capsys.readouterr().err

@@ -6,6 +6,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
 from specialize_jax import convert
@@ -171,7 +172,7 @@ def test_parameters_that_do_not_fit_are_not_saved(tmp_path):
 
 def test_other_models_and_folders_are_refused(folder, tmp_path):
     _change_config(folder, model_type="bart")
-    with pytest.raises(ValueError, match="model_type .* one of t5, mt5, got 'bart'"):
+    with pytest.raises(ValueError, match="model_type .* one of t5, mt5, gpt2, got 'bart'"):
         convert.load_hf(folder)
     _change_config(folder, model_type="t5", feed_forward_proj="gated-silu")
     with pytest.raises(ValueError, match="activation .* gated-gelu, relu, got 'gated-silu'"):
@@ -179,3 +180,14 @@ def test_other_models_and_folders_are_refused(folder, tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="model.safetensors or model.safetensors.index"):
         convert.load_hf(folder)
+
+
+@pytest.mark.parametrize("name", ["t5_tiny_hf", "t5_tiny_tied_hf", "mt5_tiny_hf", "gpt2_tiny_hf"])
+def test_every_part_equals_that_of_the_whole(name):
+    """Parts are what a device holds; layers, transposes and joined tensors are cut alike."""
+    with convert.open_hf(GOLDEN / name) as opened:
+        whole = traverse_util.flatten_dict(opened.params.load(), sep="/")
+        for path, array in whole.items():
+            for share in (2, 3):
+                index = tuple(slice(size // share, size) for size in array.shape)
+                np.testing.assert_array_equal(opened.params.read(path, index), array[index])

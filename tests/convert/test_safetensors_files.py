@@ -138,3 +138,11 @@ def test_a_dtype_that_numpy_lacks_is_named_when_it_is_asked_for(tmp_path):
         pytest.raises(ValueError, match="a: expected a dtype .* got F4"),
     ):
         reader.spec("a")
+
+
+def test_torch_s_own_files_are_not_taken_for_tensors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="found neither.$"):
+        Reader(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="neither. pytorch_model.bin is torch's own form"):
+        Reader(tmp_path)
