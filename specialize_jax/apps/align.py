@@ -6,9 +6,9 @@ from typing import Any
 from etils import epath
 
 from specialize_jax.apps import progress, provenance
-from specialize_jax.data import alignment_parts
-from specialize_jax.data.alignment_job import Totals
+from specialize_jax.data import alignment_parts, alignment_totals
 from specialize_jax.data.alignment_parts import Settings
+from specialize_jax.data.alignment_totals import Totals
 from specialize_jax.schemas import aligned, folders, records
 
 EPILOG = """\
@@ -75,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
             source, path = epath.Path(folder) / entry["file"], out / folders.part_name(len(shards))
             part = alignment_parts.align_part(source, path, settings, source_sha256=entry["sha256"])
             totals.merge(Totals.from_json(part["totals"]))
-            examples = alignment_parts.worst(examples + part["examples"])
+            examples = alignment_totals.worst(examples + part["examples"])
             skipped += [{"file": str(source), **row} for row in part["skipped"]]
             shards.append(folders.part_entry(path, part["rows"]))
             done(entry["rows"])

@@ -9,6 +9,7 @@ Letters: `R` texts, `T` teacher's steps of all texts, `C` candidates of all step
 tokens of all texts, `V` votes of all student tokens.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from specialize_jax.schemas import Reason
 from specialize_jax.tokenizers import expansion
 from specialize_jax.tokenizers.base import MARKER
 from specialize_jax.tokenizers.expansion import DEPTH, Fate, Recorded, Segmenter
+from specialize_jax.tokenizers.files import load
+from specialize_jax.tokenizers.sentencepiece_model import SentencePieceTokenizer
 
 # Cases kept before the tables start anew, some hundred megabytes.
 _MOST_KEPT = 1 << 21
@@ -303,7 +306,9 @@ class _Run:
             (keys & 0xFFFFFFFF)[order].astype(np.int32),
             mass[order],
             np.concatenate([[0], np.cumsum(np.bincount(position, minlength=size))]),
-            *(np.where(good, t.sums(size), 0.0) for t in (self._tail, self._dropped, self._open)),
+            np.where(good, self._tail.sums(size), 0.0),
+            np.where(good, self._dropped.sums(size), 0.0),
+            np.where(good, self._open.sums(size), 0.0),
             reason,
         )
 
@@ -461,3 +466,29 @@ def _check(steps: Steps, student: Student) -> None:
         raise ValueError(
             f"step {bad[0]}: expected candidates of mass 1 at most, got {totals[bad[0]]:.4f}"
         )
+
+
+def expand_in_process(
+    path: str, extra_ids: int, sha256: str, steps: Steps, student: Student
+) -> VoteColumns:
+    """Is `Expander.expand` for a pool of processes: each keeps its own expander.
+
+    Args:
+      path: of the student's SentencePiece model.
+      extra_ids: as `load`.
+      sha256: of the model.
+      steps: as `Expander.expand`.
+      student: as `Expander.expand`.
+    """
+    return _expander(path, extra_ids, sha256).expand(steps, student)
+
+
+@functools.lru_cache(maxsize=1)
+def _expander(path: str, extra_ids: int, sha256: str) -> Expander:
+    tokenizer = load(path, extra_ids=extra_ids)
+    if tokenizer.sha256 != sha256:
+        raise ValueError(
+            f"{path!r} was changed: expected {sha256:.16}…, got {tokenizer.sha256:.16}…"
+        )
+    assert isinstance(tokenizer, SentencePieceTokenizer)
+    return Expander(Segmenter(tokenizer))
