@@ -63,6 +63,8 @@ def _rows(data: pathlib.Path, number: int) -> Iterator[dict[str, Any]]:
         problems = [json.loads(line) for line in lines]
     texts = [re.sub(r"<<.*?>>", "", problem["answer"]) for problem in problems]
     texts = [text.replace("#### ", "The answer is ") for text in texts]
+    # As models write: "3 + 4 = 7", where people write "3+4=7".
+    texts = [re.sub(r" ?([-+*/=]) ?(?=[\d$(])", r" \1 ", text) for text in texts]
     tokens = [teacher.token_bytes(teacher.encode(text)) for text in texts]
     follows: dict[bytes, collections.Counter[bytes]] = collections.defaultdict(collections.Counter)
     for answer in tokens:

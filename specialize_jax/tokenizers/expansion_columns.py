@@ -10,6 +10,7 @@ tokens of all texts, `V` votes of all student tokens.
 """
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +34,11 @@ _FATE_BITS, _FATE_MASK = 3, 7
 _AT_END, _SAMPLED_END = 1, 2
 _FLAG_BITS, _FLAG_MASK = 2, 3
 _STRING_MASK, _PLACE_SHIFT = (1 << 30) - 1, 32
+# How a string begins: with white space and a letter, or with a letter; here any printable ASCII.
+_WORD, _LETTER = 1, 2
+_SPACED, _LETTERS = re.compile(rb"[ \n][!-~]"), re.compile(rb"[!-~]")
+_WHITE = (b"", b" ", b"\n")
+_BEGINS_BITS, _BEGINS_MASK = 2, 3
 
 
 class Steps(NamedTuple):
@@ -155,10 +161,56 @@ class _Known:
         self._places: list[_Place] = []
         self._strings: list[bytes] = []
         self.places = _Table(lambda place: _append(self._places, _Place(*place)))
-        self.strings = _Table(lambda string: _append(self._strings, string))
+        self.strings = _Table(self._string)
+        self.elsewhere = _Table(self._elsewhere)
         self.cases = _Table(self._case)
         self.followed = _Table(self._follow)
         self.starts_word = _Table(lambda i: tokenizer.pieces([i])[0].startswith(MARKER))
+
+    def _string(self, string: bytes) -> int:
+        """Returns a string's number, and in two bits below it how it begins."""
+        begins = 0
+        if self._segmenter.spaces_cut:
+            begins = _WORD if _SPACED.match(string) else _LETTER if _LETTERS.match(string) else 0
+        return _append(self._strings, string) << _BEGINS_BITS | begins
+
+    def _elsewhere(self, place: int) -> int:
+        """Returns where some candidates may be read as well, and in two bits below it which.
+
+        White space that is followed by a letter cuts. So it does not matter behind which word the
+        next one starts, nor which word comes next where the student's token stands before it.
+        """
+        here = self._places[place]
+        if here.cut:
+            return 0
+        if _LETTERS.match(here.written[-1:]):
+            return place << _BEGINS_BITS | _WORD
+        if here.written not in _WHITE or not _LETTERS.match(here.context[-1:]):
+            return 0
+        ids = tuple(np.frombuffer(here.context_ids, np.int32).tolist())
+        if not self._segmenter.is_own(here.context.decode(), ids):
+            return 0
+        there = self.places[b"", b"", here.stop, b"", here.written]
+        return there << _BEGINS_BITS | (_LETTER if here.written else _WORD)
+
+    def cases_of(self, place: np.ndarray, string: np.ndarray, flags: np.ndarray) -> np.ndarray:
+        """Returns the cases [N] of candidates [N], which `cases` knows.
+
+        Args:
+          place: [N] int64.
+          string: [N] int64, of `strings`.
+          flags: [N] int64.
+        """
+        elsewhere = self.elsewhere.of(place)
+        begins = string & _BEGINS_MASK
+        moves = (begins > 0) & (begins == elsewhere & _BEGINS_MASK)
+        elsewhere >>= _BEGINS_BITS
+        is_any = moves & (elsewhere == place)
+        candidate = ((string >> _BEGINS_BITS) << _FLAG_BITS) + flags
+        any_word = (self.strings[b" a"] >> _BEGINS_BITS) << _FLAG_BITS
+        return (np.where(moves, elsewhere, place) << _PLACE_SHIFT) + np.where(
+            is_any, any_word, candidate
+        )
 
     def _read(self, case: int) -> tuple[_Place, bytes, int]:
         place, string = case >> _PLACE_SHIFT, (case >> _FLAG_BITS) & _STRING_MASK
@@ -273,7 +325,7 @@ class _Run:
             0.0, 1.0 - np.bincount(step_of, self._probabilities, len(self._counts))
         )
         strings = np.array([self._known.strings[string] for string in steps.strings], np.int64)
-        self._cases_of = strings[steps.candidates] << _FLAG_BITS
+        self._strings = strings[steps.candidates]
         last = steps.offsets[1:] - 1
         self._is_behind = np.zeros(len(steps.tokens), bool)
         self._is_behind[last] = True
@@ -379,7 +431,7 @@ class _Run:
             sampled = self._steps.candidates[where] == self._steps.tokens[step][owner]
             flags = np.where(self._is_behind[step][owner], _AT_END, 0)
             flags += np.where(sampled & self._may_end[step][owner], _SAMPLED_END, 0)
-            case = (place[owner] << _PLACE_SHIFT) + self._cases_of[where] + flags
+            case = self._known.cases_of(place[owner], self._strings[where], flags)
             known = self._known.cases.of(case)
             p = self._probabilities[where]
             if mass is None:
