@@ -1,6 +1,11 @@
 """`specialize-jax align`: teacher records become aligned examples in the student's tokens."""
 
 import argparse
+import collections
+import concurrent.futures
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -9,7 +14,7 @@ from specialize_jax.apps import progress, provenance
 from specialize_jax.data import alignment_parts, alignment_totals
 from specialize_jax.data.alignment_parts import Settings
 from specialize_jax.data.alignment_totals import Totals
-from specialize_jax.schemas import aligned, folders, records
+from specialize_jax.schemas import SchemaError, aligned, folders, records
 
 EPILOG = """\
 example:
@@ -19,6 +24,7 @@ example:
       --student_tokenizer ../shared/data/tokenizer_t5/spiece.model \\
       --mode one_to_one --out out/line/aligned"""
 TOKENIZER_FILE = "student_tokenizer.model"
+_PARTS_AT_ONCE = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fail",
         help="what a bad row does: fail; skip, which leaves it out and lists it",
     )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        help="processes for the work on the host (default: one per core); the output is the same",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
 
 
@@ -61,24 +75,35 @@ def main(args: argparse.Namespace) -> int:
         teacher_tokenizer=args.teacher_tokenizer,
         on_error=args.on_error,
     )
+    if args.processes < 1:
+        raise ValueError(f"--processes: expected at least 1, got {args.processes}")
     infos = {folder: folders.read_info(folder, records.NAME) for folder in args.records}
+    for folder, info in infos.items():
+        alignment_parts.check_info(info, settings, f"'{folder}'")
     out = folders.make_folder(args.out)
 
+    work = [
+        (folder, epath.Path(folder) / entry["file"], entry)
+        for folder, info in infos.items()
+        for entry in info["shards"]
+    ]
+    parts = _parts(work, out, settings, args.processes)
     done = progress.bar("align", sum(info["rows"] for info in infos.values()))
     shards: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
-    by_source: dict[str, Totals] = {}
-    for folder, info in infos.items():
-        totals = by_source.setdefault(folder, Totals())
-        for entry in info["shards"]:
-            source, path = epath.Path(folder) / entry["file"], out / folders.part_name(len(shards))
-            part = alignment_parts.align_part(source, path, settings, source_sha256=entry["sha256"])
-            totals.merge(Totals.from_json(part["totals"]))
-            examples = alignment_totals.worst(examples + part["examples"])
-            skipped += [{"file": str(source), **row} for row in part["skipped"]]
-            shards.append(folders.part_entry(path, part["rows"]))
-            done(entry["rows"])
+    by_source = {folder: Totals() for folder in infos}
+    for (folder, source, entry), part in zip(work, parts, strict=True):
+        if part["rows"] + len(part["skipped"]) != entry["rows"]:
+            rows = part["rows"] + len(part["skipped"])
+            raise SchemaError(f"'{source}': expected {entry['rows']} rows, got {rows}")
+        by_source[folder].merge(Totals.from_json(part["totals"]))
+        examples = alignment_totals.worst(examples + part["examples"])
+        skipped += [{"file": str(source), **row} for row in part["skipped"]]
+        shards.append(folders.part_entry(out / folders.part_name(len(shards)), part["rows"]))
+        done(entry["rows"])
+    if skipped and not sum(shard["rows"] for shard in shards):
+        raise SchemaError(f"every record is bad; the first: {skipped[0]['error']}")
     content = _info(settings, infos, by_source, shards, examples, skipped)
     # The info file comes last: it says that the folder is finished.
     folders.write_bytes(out / TOKENIZER_FILE, epath.Path(args.student_tokenizer).read_bytes())
@@ -86,6 +111,48 @@ def main(args: argparse.Namespace) -> int:
     folders.write_json(out / folders.INFO_FILES[aligned.NAME], content)
     _print(content)
     return 0
+
+
+def _parts(
+    work: Sequence[tuple[str, epath.Path, dict[str, Any]]],
+    out: epath.Path,
+    settings: Settings,
+    processes: int,
+) -> Iterator[dict[str, Any]]:
+    """Yields what every part says of itself, in order, with so many processes in all."""
+
+    def align(number: int, executor: concurrent.futures.Executor | None) -> dict[str, Any]:
+        _, source, entry = work[number]
+        return alignment_parts.align_part(
+            source,
+            out / folders.part_name(number),
+            settings,
+            source_sha256=entry["sha256"],
+            executor=executor,
+        )
+
+    if processes == 1:
+        yield from (align(number, None) for number in range(len(work)))
+        return
+    # A fresh process each: a copy of one in which JAX runs may hang.
+    fresh = multiprocessing.get_context("spawn")
+    with (
+        concurrent.futures.ProcessPoolExecutor(processes, mp_context=fresh) as pool,
+        # While the host works for one part, the device works for another.
+        concurrent.futures.ThreadPoolExecutor(_PARTS_AT_ONCE) as threads,
+    ):
+        waiting: collections.deque[concurrent.futures.Future[dict[str, Any]]] = collections.deque()
+        try:
+            for number in range(len(work)):
+                waiting.append(threads.submit(align, number, pool))
+                if len(waiting) > _PARTS_AT_ONCE:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            pool.shutdown(cancel_futures=True)
 
 
 def _info(
@@ -136,3 +203,5 @@ def _print(info: dict[str, Any]) -> None:
         )
         for reason, number in numbers["reasons"].items():
             print(f"  one-hot, {reason}: {number} ({numbers['one_hot_rate'][reason]:.2%})")
+    for row in info["skipped"]:
+        print(f"skipped: {row['error']}")

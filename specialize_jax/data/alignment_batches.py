@@ -1,6 +1,6 @@
 """Batches of few shapes from flat arrays, on all local devices.
 
-Lengths are rounded up and examples padded, so that few shapes are compiled; `-1` says "nothing
+Lengths are rounded up and examples padded, so that few shapes are compiled; -1 says "nothing
 here". The batch axis is divided among the devices of this process.
 
 Letters: `N` rows of a batch before it is padded, `B` after, `L` its length.
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _LENGTH_STEP = 32
-_MOST_ROWS, _LEAST_ROWS = 256, 16
+_MOST_ROWS = 256
 # Positions that are independent of each other lie in blocks.
 _BLOCK = 256
 _MOST_BLOCKS = 32
@@ -38,7 +38,7 @@ def of_lengths(lengths: np.ndarray) -> Iterator[tuple[np.ndarray, tuple[int, int
         group = np.flatnonzero(rounded == length)
         for start in range(0, len(group), _MOST_ROWS):
             rows = group[start : start + _MOST_ROWS]
-            yield rows, (_height(len(rows)), length)
+            yield rows, (_height(len(rows), _MOST_ROWS), length)
 
 
 def of_widths(
@@ -54,10 +54,10 @@ def of_widths(
     rounded = 1 << np.ceil(np.log2(rounded)).astype(np.int64)
     for width in np.unique(rounded).tolist():
         group = positions[rounded == width]
-        most = max(_BLOCK * _MOST_BLOCKS * _LEAST_WIDTH // width, _BLOCK)
-        for start in range(0, len(group), most):
-            some = group[start : start + most]
-            height = _height(-(-len(some) // _BLOCK), least=1)
+        most = max(_MOST_BLOCKS * _LEAST_WIDTH // width, 1)
+        for start in range(0, len(group), most * _BLOCK):
+            some = group[start : start + most * _BLOCK]
+            height = _height(-(-len(some) // _BLOCK), most)
             block = np.full(height * _BLOCK, -1, np.int64)
             block[: len(some)] = some
             yield block.reshape(height, _BLOCK), (height, _BLOCK, width)
@@ -101,9 +101,13 @@ def on_devices(values: np.ndarray) -> Any:
     )
 
 
-def _height(rows: int, least: int = _LEAST_ROWS) -> int:
+def _height(rows: int, most: int) -> int:
+    """Returns the rows of a batch: `most`, a quarter or a sixteenth of it, which devices divide."""
+    height = most
+    while height // 4 >= max(rows, 1) and height > most // 16:
+        height //= 4
     devices = jax.local_device_count()
-    return math.ceil(power_of_two(rows, least) / devices) * devices
+    return math.ceil(height / devices) * devices
 
 
 def _grow(values: np.ndarray, height: int, fill: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from specialize_jax import tokenizers
+from specialize_jax import alignment, tokenizers
 from specialize_jax.data import alignment_checks, alignment_targets
 from specialize_jax.data.alignment_columns import Columns
 from specialize_jax.data.alignment_targets import Targets
@@ -67,6 +67,8 @@ class Settings:
         """
         if k_out < 1:
             raise ValueError(f"--k_out: expected at least 1, got {k_out}")
+        if mode not in alignment.MODES:
+            raise ValueError(f"mode must be one of {', '.join(alignment.MODES)}, got {mode!r}")
         if on_error not in ON_ERROR:
             raise ValueError(f"--on_error: expected one of {', '.join(ON_ERROR)}, got {on_error!r}")
         student = _load(student_tokenizer)
@@ -153,6 +155,27 @@ def align_part(
         columns, settings.student, mode=settings.mode, k_out=settings.k_out, executor=executor
     )
     return _write(target, columns, targets, {"settings": wanted, "skipped": skipped}, settings)
+
+
+def check_info(info: dict[str, Any], settings: Settings, where: str) -> None:
+    """Checks that records were made with the teacher tokenizer of the settings.
+
+    Args:
+      info: the records' info file.
+      settings: the settings.
+      where: named in the error.
+
+    Raises:
+      SchemaError: both hashes are known and differ.
+    """
+    recorded = info.get("tokenizer") or {}
+    sha256 = recorded.get("sha256")
+    if sha256 and settings.teacher_sha256 and sha256 != settings.teacher_sha256:
+        raise SchemaError(
+            f"{where}: the records' tokens are those of '{recorded.get('name')}' with SHA-256 "
+            f"{sha256}, but --teacher_tokenizer '{settings.teacher_tokenizer}' has "
+            f"{settings.teacher_sha256}"
+        )
 
 
 def _finished(path: epath.Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
