@@ -219,6 +219,7 @@ def _write(
         columns.texts(), targets.ids, targets.soft, targets.offsets, schema
     )
     aligned.check_table(table, f"'{path}'")
-    metadata = {_METADATA: json.dumps(kept, ensure_ascii=False).encode()}
+    content = json.dumps(kept, ensure_ascii=False)
+    metadata = {_METADATA: content.encode()}
     folders.write_table(path, table.replace_schema_metadata(metadata))
-    return kept
+    return json.loads(content)
