@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from specialize_jax import losses, models
-from specialize_jax.apps import train
+from specialize_jax.apps import program
 from specialize_jax.schemas import UNUSED_LOGPROB, Kind, SparseTargets
 from specialize_jax.training import step, train_state
 
@@ -81,7 +81,7 @@ def _batch(vocabulary: int) -> dict[str, np.ndarray]:
 
 
 def _loss_fn(model: models.Model, objective: str) -> step.LossFn:
-    return train.make_loss_fn(
+    return program.make_loss_fn(
         model, objective=objective, rule=losses.Rule(), chunk=1024, data_shards=1
     )
 

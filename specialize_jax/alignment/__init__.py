@@ -11,12 +11,14 @@ JAX and numpy only: this room knows no model, trainer, file or tokenizer library
 | `edit_distance_costs` | token lists -> costs [B, T, S]                                          |
 | `dtw`                 | costs -> `Path`, each student token's range of teacher tokens; jitted   |
 | `offsets`             | byte spans -> `Path`, linear in the tokens; jitted                      |
+| `SoftMap`             | teacher strings -> `VocabularyMap` of the nearest student tokens        |
 | `transfer`            | `Path` and `Candidates` -> `SparseTargets` for the student; jitted      |
 """
 
 from specialize_jax.alignment.batch import align_band, align_batch, rerun_uncertified
 from specialize_jax.alignment.costs import edit_distance_costs
 from specialize_jax.alignment.dp import dtw
+from specialize_jax.alignment.nearest import SoftMap
 from specialize_jax.alignment.offsets import offsets
 from specialize_jax.alignment.reference import align
 from specialize_jax.alignment.transfer import MODES, transfer
@@ -27,6 +29,7 @@ __all__ = [
     "MODES",
     "Candidates",
     "Path",
+    "SoftMap",
     "SparseTargets",
     "VocabularyMap",
     "Votes",

@@ -84,11 +84,16 @@ def index(batch: Sequence[Tokens]) -> Indexed:
     # One dictionary look-up per token is most of the host's work: keep this loop in C.
     lookups = map(numbers.__getitem__, chain.from_iterable(batch))
     ids = np.fromiter(lookups, np.int32, int(offsets[-1]))
-    surfaces = list(numbers.surfaces)
-    order = np.argsort(_length_class(surfaces), kind="stable")
+    order, surfaces = sorted_by_length(list(numbers.surfaces))
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
-    return Indexed(rank[ids], offsets, [surfaces[k] for k in order])
+    return Indexed(rank[ids], offsets, surfaces)
+
+
+def sorted_by_length(surfaces: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Returns [len(surfaces)] places and the surfaces in that order: length class, then place."""
+    order = np.argsort(_length_class(surfaces), kind="stable")
+    return order, [surfaces[k] for k in order]
 
 
 def edit_distance_costs(
@@ -230,9 +235,26 @@ def _fill_long(
 ) -> None:
     """Fills columns from `p` and rows from `q`, too long for a word; few in real vocabularies."""
     for column in range(p, len(teacher)):
-        table[:, column] = [levenshtein(teacher[column], other) for other in student]
+        table[:q, column] = _one_to_many(teacher[column], student[:q])
+        table[q:, column] = [levenshtein(teacher[column], other) for other in student[q:]]
     for row in range(q, len(student)):
-        table[row] = [levenshtein(other, student[row]) for other in teacher]
+        table[row, :p] = _one_to_many(student[row], teacher[:p])
+
+
+def _one_to_many(word: str, texts: Sequence[str]) -> np.ndarray:
+    """Returns the edit distances [len(texts)] of a word of any length to texts of few letters."""
+    lengths = _lengths(texts)
+    codes = _code_points(texts, max(1, lengths.max(initial=0))).T
+    # `rows[k]`: distance of the word so far to the first `k` code points of each text.
+    rows = np.tile(np.arange(len(codes) + 1, dtype=np.int32)[:, None], len(texts))
+    for char in word:
+        different = codes != ord(char)
+        corner = rows[0].copy()
+        rows[0] += 1
+        for k in range(len(codes)):
+            best = np.minimum(np.minimum(rows[k + 1], rows[k]) + 1, corner + different[k])
+            corner, rows[k + 1] = rows[k + 1].copy(), best
+    return rows[lengths, np.arange(len(texts))]
 
 
 def _code_points(surfaces: Sequence[str], width: int) -> np.ndarray:

@@ -1,32 +1,40 @@
 """The papers' alignment in plain Python: the oracle of the tests, and the explanation.
 
 Strings, lists and dicts, one example at a time; no array library. The method is that of
-https://arxiv.org/abs/2301.12726 (its dynamic program and its transfer rule). Letters: `T` teacher
-tokens, `S` student tokens.
+https://arxiv.org/abs/2301.12726 (its dynamic program; its transfer rule stands in
+`reference_transfer`). Letters: `T` teacher tokens, `S` student tokens.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from specialize_jax.schemas import Reason
-
 INT32_MAX = 2**31 - 1
+MARKER = "\u2581"  # SentencePiece's, for a space
 _INFINITY = float("inf")
+
+
+def as_piece(token: str | bytes) -> str:
+    """Returns a token's text as SentencePiece would spell it, U+2581 for every space.
+
+    Args:
+      token: text, or bytes read as UTF-8 with U+FFFD for what is not valid.
+    """
+    text = token.decode("utf-8", errors="replace") if isinstance(token, bytes) else token
+    return text.replace(" ", MARKER)
 
 
 def surface(token: str | bytes) -> str:
     """Returns a token's text without space markers.
 
     Args:
-      token: text, or bytes read as UTF-8 with U+FFFD for what is not valid.
+      token: as for `as_piece`.
 
     Returns:
       The text with every U+0020 (space) and U+2581 (SentencePiece's marker) taken out. A newline
       stays: to the papers it is a character like another.
     """
-    text = token.decode("utf-8", errors="replace") if isinstance(token, bytes) else token
-    return text.replace(" ", "").replace("\u2581", "")
+    return as_piece(token).replace(MARKER, "")
 
 
 def levenshtein(a: str, b: str) -> int:
@@ -228,67 +236,3 @@ def offsets(
     ends = [max(max(r) for r in linked[: j + 1]) + 1 for j in range(len(student))]
     covered = [{byte for span in side for byte in range(*span)} for side in (teacher, student)]
     return len(covered[0] ^ covered[1]), list(zip(starts, ends, strict=True))
-
-
-class Transferred(NamedTuple):
-    """One student position: its distribution by piece, and why it is a one-hot if it is one."""
-
-    probabilities: dict[str, float]
-    reason: Reason
-
-
-def one_to_one(
-    teacher: Sequence[str],
-    student: Sequence[str],
-    candidates: Sequence[Sequence[tuple[str, float]]],
-    vocabulary: Mapping[str, int],
-) -> list[Transferred]:
-    """Carries the teacher's distributions to student tokens by the rule of 2301.12726.
-
-    A student token linked to exactly one teacher token that is the same string gets that token's
-    candidates, without renormalisation; every other student token gets a one-hot.
-
-    Args:
-      teacher: `T` tokens with their spaces.
-      student: `S` pieces with their space markers, without the end-of-sequence token.
-      candidates: for each teacher token its candidates as (token, probability), the sampled one
-        first; empty where nothing was recorded.
-      vocabulary: the student's pieces.
-
-    Returns:
-      `S` distributions, pieces in the order of `candidates`.
-    """
-    linked = [range(*r) for r in align(teacher, student)]
-    result = []
-    for j, piece in enumerate(student):
-        copied: dict[str, float] = {}
-        same_string = len(linked[j]) == 1 and _as_piece(teacher[linked[j][0]]) == piece
-        if same_string:
-            for token, probability in candidates[linked[j][0]]:
-                if _as_piece(token) in vocabulary:
-                    copied.setdefault(_as_piece(token), probability)
-        reason = Reason.NONE if copied else _reason(j, linked, candidates, same_string)
-        result.append(Transferred(copied or {piece: 1.0}, reason))
-    return result
-
-
-def _as_piece(token: str) -> str:
-    """Spells a teacher token as SentencePiece would."""
-    return token.replace(" ", "\u2581")
-
-
-def _reason(
-    j: int,
-    linked: Sequence[range],
-    candidates: Sequence[Sequence[tuple[str, float]]],
-    same_string: bool,
-) -> Reason:
-    """Says why student token `j` gets a one-hot."""
-    if not any(candidates[i] for i in linked[j]):
-        return Reason.NO_LOGPROBS
-    if len(linked[j]) > 1:
-        return Reason.MANY_TEACHER_TOKENS
-    if any(linked[j][0] in other for k, other in enumerate(linked) if k != j):
-        return Reason.SHARED_TEACHER_TOKEN
-    # The same string, of whose candidates no one is a student piece.
-    return Reason.NO_LOGPROBS if same_string else Reason.DIFFERENT_STRING

@@ -4,22 +4,15 @@ Letters: `B` batch, `T` teacher tokens, `S` student tokens, `K` teacher candidat
 `M` distinct teacher byte strings.
 """
 
-import functools
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from specialize_jax.alignment.links import carry
 from specialize_jax.alignment.types import Candidates, Path, VocabularyMap, Votes
-from specialize_jax.schemas import NO_LOGPROB, UNUSED_LOGPROB, Kind, Reason, SparseTargets
+from specialize_jax.alignment.votes import marginal
+from specialize_jax.schemas import SparseTargets
 
-MODES = ("one_to_one", "marginal")
-
-# Leftover mass below this is float32 rounding, not a tail.
-_SMALLEST_TAIL = 1e-7
-# Votes are made in float64; more than this is no rounding.
-_MASS_TOLERANCE = 1e-6
+MODES = ("one_to_one", "soft", "marginal")
 
 
 def transfer(
@@ -57,6 +50,38 @@ def transfer(
     | `.`      | `.` newline           | one-hot, MANY_TEACHER_TOKENS                  |
     | `</s>`   |                       | one-hot, END_OF_SEQUENCE                      |
 
+    Mode `soft` is the rule of FuseLLM (https://arxiv.org/abs/2401.10491; `transform_step_logits`
+    and `find_best_mapping` in the authors' github.com/fanqiwan/FuseAI), its faults included. It
+    differs from `one_to_one` in this:
+
+    - A teacher string is taken for the student piece of least edit distance (`SoftMap`), so none
+      is without: neither the linked teacher token, which need only be *taken for* the student
+      token, nor a candidate. A newline is taken for some piece of one character, a shared teacher
+      token can be taken for one of its sharers, and a candidate even for a control piece.
+    - Where several candidates meet one student id, the most probable counts; the others' mass joins
+      the tail.
+    - At the first student token a teacher token without a space is read as if it had one, if the
+      student token has a marker: `If` is `▁If`. Its candidates are not: `▁If` is taught `If`.
+
+    The authors' training divides the tail away; here the loss does (`tail="renormalize"`). What is
+    not theirs: their recorded step `j` predicts the token *behind* token `j`, ours token `j`
+    itself; their candidates are the top-k alone, ours also a sampled token outside it; their
+    byte-level strings are compared as they are stored (`Ã©`), ours as text (`é`).
+
+    A worked example. Teacher tokens `If`, ` every`, `thing`, `.`, newline; it recorded `If` 0.6
+    (sampled), `In` 0.3; then ` every` 0.5 (sampled), ` a` 0.3, ` ev3ry` 0.1; then `thing` 0.9
+    (sampled), `day` 0.05; then `.` 1.0. The student knows, in this order, `▁If`, `▁In`, `▁every`,
+    `▁a`, `th`, `ing`, `If`, `.`:
+
+    | student  | linked teacher tokens | target                                        |
+    |----------|-----------------------|-----------------------------------------------|
+    | `▁If`    | `If`                  | `If` 0.6, `▁In` 0.3, tail 0.1; transferred    |
+    | `▁every` | ` every`              | `▁every` 0.5, `▁a` 0.3, tail 0.2; transferred |
+    | `th`     | `thing`               | one-hot, SHARED_TEACHER_TOKEN                 |
+    | `ing`    | `thing`               | `ing` 0.9, `▁a` 0.05, tail 0.05; transferred  |
+    | `.`      | `.` newline           | one-hot, MANY_TEACHER_TOKENS                  |
+    | `</s>`   |                       | one-hot, END_OF_SEQUENCE                      |
+
     Mode `marginal` is ours: what the teacher's candidates imply for the next *student* token, as
     `tokenizers.expand` found it with the student's own tokenizer; its votes stand where the
     candidates stand, and no path or map is needed. Votes that meet one id are summed. Mass of
@@ -83,7 +108,8 @@ def transfer(
         None for `marginal`.
       candidates: [B, T] and [B, T, K]; what the teacher recorded. For `marginal` the `Votes`, [B,
         S, M] and [B, S]; positions behind the lengths are not read.
-      vocabulary_map: [M]; the student id that each teacher string is. None for `marginal`.
+      vocabulary_map: [M]; the student id that each teacher string is taken for: exact for
+        `one_to_one`, `SoftMap`'s for `soft`. None for `marginal`.
       student_ids: [B, S] int32; the target, with the end-of-sequence token where it has one.
       mode: one of `MODES`.
       k_out: entries kept per student token, >= 1.
@@ -95,8 +121,8 @@ def transfer(
       `SparseTargets` of [B, S, k_out] and [B, S]; positions behind the lengths are `Kind.PAD`.
 
     Raises:
-      ValueError: an unknown mode, `k_out` below 1, shapes that do not fit, or votes (checked where
-        they are numpy arrays) whose mass does not sum to 1.
+      ValueError: an unknown mode, `k_out` below 1, shapes or a map that do not fit, or votes
+        (checked where they are numpy arrays) whose mass does not sum to 1.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
@@ -104,9 +130,11 @@ def transfer(
         raise ValueError(f"k_out must be at least 1, got {k_out}")
     student_ids = jnp.asarray(student_ids)
     if mode == "marginal":
-        return _check_and_marginal(candidates, student_ids, student_lengths, k_out)
+        return marginal(candidates, student_ids, student_lengths, k_out)
     if path is None or vocabulary_map is None or isinstance(candidates, Votes):
         raise ValueError(f"mode {mode!r} needs a path, candidates and a vocabulary map")
+    if mode == "soft" and vocabulary_map.first_id is None:
+        raise ValueError("mode 'soft' needs a vocabulary map with first_id, as SoftMap makes it")
     if student_ids.ndim != 2 or path.teacher_start.shape != student_ids.shape:
         raise ValueError(
             "student_ids must be [B, S] and as wide as the path (pad the path for the "
@@ -120,199 +148,13 @@ def transfer(
         )
     if student_lengths is None:
         student_lengths = jnp.full(student_ids.shape[:1], student_ids.shape[1])
-    return _one_to_one(
-        path, candidates, vocabulary_map, student_ids, student_lengths, eos_id, k_out=k_out
-    )
-
-
-@functools.partial(jax.jit, static_argnames="k_out")
-def _one_to_one(
-    path: Path,
-    candidates: Candidates,
-    vocabulary_map: VocabularyMap,
-    student_ids: jax.Array,
-    student_lengths: jax.Array,
-    eos_id: int,
-    *,
-    k_out: int,
-) -> SparseTargets:
-    """Computes the candidates of every teacher token once, then hands them to student tokens."""
-    start, end = jnp.asarray(path.teacher_start), jnp.asarray(path.teacher_end)
-    ids, logprobs = _student_candidates(candidates, vocabulary_map)
-    sampled = _to_student(vocabulary_map, jnp.asarray(candidates.token))
-    recorded = _is_recorded(candidates)
-    ids, logprobs, tail = _largest(ids, logprobs, k_out)
-
-    # One teacher token more, for student tokens without a link.
-    at = jnp.where(end > start, start, sampled.shape[1])
-    pick = functools.partial(_pick, at=at)
-    same_string = pick(sampled, fill=-1) == student_ids
-    survives = pick(logprobs[..., 0], fill=UNUSED_LOGPROB) > NO_LOGPROB
-    copied = (end - start == 1) & same_string & survives
-
-    position = jnp.arange(student_ids.shape[1])[None, :]
-    inside = position < student_lengths[:, None]
-    is_eos = (position == student_lengths[:, None] - 1) & (student_ids == eos_id)
-    reason = jnp.select(
-        [~inside, is_eos, copied, ~_any_recorded(recorded, start, end), end - start > 1],
-        [Reason.NONE, Reason.END_OF_SEQUENCE, Reason.NONE, Reason.NO_LOGPROBS]
-        + [Reason.MANY_TEACHER_TOKENS],
-        jnp.where(_is_shared(start, end), Reason.SHARED_TEACHER_TOKEN, Reason.DIFFERENT_STRING),
-    )
-    # The same string, but the teacher's record of it leads to no student piece.
-    reason = jnp.where(
-        (reason == Reason.DIFFERENT_STRING) & same_string, Reason.NO_LOGPROBS, reason
-    )
-    copied &= inside & ~is_eos
-    kind = jnp.where(inside, jnp.where(copied, Kind.TRANSFERRED, Kind.ONE_HOT), Kind.PAD)
-    one_hot_ids, one_hot_logprobs = _one_hot(student_ids, inside, k_out)
-    return SparseTargets(
-        ids=jnp.where(copied[..., None], pick(ids, fill=0), one_hot_ids),
-        logprobs=jnp.where(
-            copied[..., None], pick(logprobs, fill=UNUSED_LOGPROB), one_hot_logprobs
-        ),
-        tail_logprob=jnp.where(copied, pick(tail, fill=UNUSED_LOGPROB), UNUSED_LOGPROB),
-        kind=kind.astype(jnp.int32),
-        reason=reason.astype(jnp.int32),
-    )
-
-
-def _check_and_marginal(
-    votes: Any, student_ids: jax.Array, student_lengths: jax.Array | None, k_out: int
-) -> SparseTargets:
-    if not isinstance(votes, Votes):
-        raise ValueError(f"mode 'marginal' needs Votes for candidates, got {type(votes).__name__}")
-    shapes = [np.shape(votes.ids)[:-1], *(np.shape(value) for value in votes[2:])]
-    if {*shapes} != {student_ids.shape} or np.shape(votes.mass) != np.shape(votes.ids):
-        raise ValueError(
-            f"expected votes of [B, S, M] and [B, S] with [B, S] = {student_ids.shape}, got "
-            f"{[np.shape(value) for value in votes]}"
-        )
-    if student_lengths is None:
-        student_lengths = jnp.full(student_ids.shape[:1], student_ids.shape[1])
-    if isinstance(votes.mass, np.ndarray) and not isinstance(student_lengths, jax.core.Tracer):
-        inside = np.arange(student_ids.shape[1])[None] < np.asarray(student_lengths)[:, None]
-        total = votes.mass.sum(-1) + votes.tail + votes.dropped
-        bad = np.argwhere(inside & (votes.reason == Reason.NONE) & ~_is_one(total))
-        if bad.size:
-            row, position = bad[0].tolist()
-            raise ValueError(
-                f"row {row}, position {position}: expected votes, tail and dropped mass that sum "
-                f"to 1, got {total[row, position]:.7f}"
-            )
-    return _marginal(
-        Votes(*map(jnp.asarray, votes)), student_ids, jnp.asarray(student_lengths), k_out=k_out
-    )
-
-
-def _is_one(total: np.ndarray) -> np.ndarray:
-    return np.abs(total - 1.0) < _MASS_TOLERANCE  # NaN is not
-
-
-@functools.partial(jax.jit, static_argnames="k_out")
-def _marginal(
-    votes: Votes, student_ids: jax.Array, student_lengths: jax.Array, *, k_out: int
-) -> SparseTargets:
-    """Sums votes per id, divides the dropped mass away and keeps the largest."""
-    inside = jnp.arange(student_ids.shape[1])[None, :] < student_lengths[:, None]
-    voted = inside & (votes.reason == Reason.NONE)
-    mass = jnp.where(voted[..., None], votes.mass, 0.0)
-    same = votes.ids[..., :, None] == votes.ids[..., None, :]
-    summed = jnp.where(same, mass[..., None, :], 0.0).sum(-1)
-    # An id keeps its sum in its first slot with mass; the others are emptied.
-    before = jnp.tri(mass.shape[-1], k=-1, dtype=bool)[None, None]
-    earlier = before & same & (mass > 0)[..., None, :]
-    is_first = (mass > 0) & ~earlier.any(-1)
-    # What was not dropped, without the rounding of `1 - dropped`.
-    kept = jnp.where(voted, mass.sum(-1) + votes.tail, 1.0)
-    share = summed / kept[..., None]
-    is_used = is_first & (share > 0)
-    logprobs = jnp.where(is_used, jnp.log(jnp.where(is_used, share, 1.0)), UNUSED_LOGPROB)
-    ids, logprobs, tail = _largest(
-        jnp.where(is_used, votes.ids, 0), jnp.minimum(logprobs, 0.0), k_out
-    )
-    one_hot_ids, one_hot_logprobs = _one_hot(student_ids, inside, k_out)
-    kind = jnp.where(inside, jnp.where(voted, Kind.TRANSFERRED, Kind.ONE_HOT), Kind.PAD)
-    return SparseTargets(
-        ids=jnp.where(voted[..., None], ids, one_hot_ids),
-        logprobs=jnp.where(voted[..., None], logprobs, one_hot_logprobs),
-        tail_logprob=jnp.where(voted, tail, UNUSED_LOGPROB),
-        kind=kind.astype(jnp.int32),
-        reason=jnp.where(inside & ~voted, votes.reason, Reason.NONE).astype(jnp.int32),
-    )
-
-
-def _to_student(vocabulary_map: VocabularyMap, strings: jax.Array) -> jax.Array:
-    """Returns student ids, -1 for none, of rows of the table of strings, -1 for none."""
-    student_id = jnp.append(jnp.asarray(vocabulary_map.student_id), -1)
-    return student_id[jnp.where(strings < 0, len(student_id) - 1, strings)]
-
-
-def _student_candidates(
-    candidates: Candidates, vocabulary_map: VocabularyMap
-) -> tuple[jax.Array, jax.Array]:
-    """Returns [B, T, K + 1] ids, unique within a token, and log-probabilities of what is kept."""
-    ids = _to_student(vocabulary_map, _sampled_first(candidates.token, candidates.topk))
-    logprobs = _sampled_first(candidates.token_logprob, candidates.topk_logprobs)
-    usable = (ids >= 0) & (logprobs > NO_LOGPROB)
-    # `earlier[..., k, l]`: candidate `l` stands before `k`, has its id and counts.
-    earlier = (ids[..., :, None] == ids[..., None, :]) & usable[..., None, :]
-    earlier &= jnp.tri(ids.shape[-1], k=-1, dtype=bool)[None, None]
-    kept = usable & ~earlier.any(-1)
-    return jnp.where(kept, ids, 0), jnp.where(kept, logprobs, UNUSED_LOGPROB)
-
-
-def _sampled_first(sampled: jax.Array, topk: jax.Array) -> jax.Array:
-    return jnp.concatenate([jnp.asarray(sampled)[..., None], jnp.asarray(topk)], axis=-1)
-
-
-def _is_recorded(candidates: Candidates) -> jax.Array:
-    """[B, T] bool; whether the teacher recorded any log-probability at a token."""
-    logprobs = _sampled_first(candidates.token_logprob, candidates.topk_logprobs)
-    strings = _sampled_first(candidates.token, candidates.topk)
-    return ((strings >= 0) & (logprobs > NO_LOGPROB)).any(-1)
-
-
-def _any_recorded(recorded: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
-    """[B, S] bool; whether any teacher token in `[start, end)` is recorded."""
-    before = jnp.pad(jnp.cumsum(recorded, axis=1), ((0, 0), (1, 0)))
-    return jnp.take_along_axis(before, end, 1) > jnp.take_along_axis(before, start, 1)
-
-
-def _is_shared(start: jax.Array, end: jax.Array) -> jax.Array:
-    """[B, S] bool; whether a neighbour's range overlaps. Ranges are in order, so none other can."""
-    overlaps_next = (start[:, 1:] < end[:, :-1]) & (end[:, 1:] > start[:, 1:])
-    none = jnp.zeros_like(start[:, :1], bool)
-    return jnp.concatenate([overlaps_next, none], 1) | jnp.concatenate([none, overlaps_next], 1)
-
-
-def _largest(
-    ids: jax.Array, logprobs: jax.Array, k_out: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the `k_out` most probable entries, in order, and the log of the mass outside them."""
-    unused = [(0, 0), (0, 0), (0, max(0, k_out - ids.shape[-1]))]
-    ids = jnp.pad(ids, unused)
-    logprobs = jnp.pad(logprobs, unused, constant_values=UNUSED_LOGPROB)
-    order = jnp.argsort(-logprobs, axis=-1, stable=True)[..., :k_out]
-    ids = jnp.take_along_axis(ids, order, -1)
-    logprobs = jnp.take_along_axis(logprobs, order, -1)
-    outside = 1.0 - jnp.exp(logprobs).sum(-1)
-    is_tail = outside > _SMALLEST_TAIL
-    tail = jnp.where(is_tail, jnp.log(jnp.where(is_tail, outside, 1.0)), UNUSED_LOGPROB)
-    return ids, logprobs, tail
-
-
-def _pick(values: jax.Array, *, at: jax.Array, fill: float) -> jax.Array:
-    """Returns `values[b, at[b, s]]`, and `fill` where `at` is one past the last teacher token."""
-    spare = jnp.full_like(values[:, :1], fill)
-    padded = jnp.concatenate([values, spare], axis=1)
-    return jax.vmap(lambda row, places: row[places])(padded, at)
-
-
-def _one_hot(student_ids: jax.Array, inside: jax.Array, k_out: int) -> tuple[jax.Array, jax.Array]:
-    """Returns [B, S, k_out] ids and log-probabilities with all mass on the token itself."""
-    is_first = (jnp.arange(k_out) == 0)[None, None, :] & inside[..., None]
-    return (
-        jnp.where(is_first, student_ids[..., None], 0),
-        jnp.where(is_first, jnp.float32(0.0), jnp.float32(UNUSED_LOGPROB)),
+    return carry(
+        path,
+        candidates,
+        vocabulary_map,
+        student_ids,
+        student_lengths,
+        eos_id,
+        k_out=k_out,
+        is_soft=mode == "soft",
     )

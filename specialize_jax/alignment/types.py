@@ -49,14 +49,18 @@ class Candidates(NamedTuple):
 
 
 class VocabularyMap(NamedTuple):
-    """The student token, if any, that is spelled exactly as each teacher token.
+    """The student token, if any, that each teacher token is taken for.
 
     Attributes:
-      student_id: [M] int32; -1 where the student has no such token. `tokenizers.vocabulary_map`
-        makes it.
+      student_id: [M] int32; -1 where there is none. For `one_to_one` the token that is spelled
+        exactly so (`tokenizers.vocabulary_map`), for `soft` the nearest (`alignment.SoftMap`).
+      first_id: [M, 2] int32; `soft` alone: what stands for `student_id` at the first token of a
+        text, one column for student tokens that begin with a marker and one for others; -1 where
+        the teacher token is taken for none such.
     """
 
     student_id: Any  # [M]
+    first_id: Any = None  # [M, 2]
 
 
 class Votes(NamedTuple):

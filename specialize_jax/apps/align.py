@@ -46,8 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mode",
         default="one_to_one",
-        help="how distributions are carried over: one_to_one, the published rule; marginal, what "
-        "the teacher's candidates imply for the next student token",
+        help="how distributions are carried over: one_to_one, the published rule; soft, "
+        "FuseLLM's, which takes a string for the nearest student token; marginal, what the "
+        "teacher's candidates imply for the next student token",
     )
     parser.add_argument("--k_out", type=int, default=8, help="entries kept per student token")
     parser.add_argument(

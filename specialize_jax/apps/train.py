@@ -10,22 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 
 from specialize_jax import convert, losses
-from specialize_jax.apps import gin_setup, provenance
+from specialize_jax.apps import gin_setup, program, provenance
 from specialize_jax.data.packed import PackedRows
 from specialize_jax.models import Model
-from specialize_jax.schemas import Format, SparseTargets, folders
-from specialize_jax.training import (
-    checkpoints,
-    loop,
-    optimizers,
-    partitioning,
-    step,
-    train_state,
-)
+from specialize_jax.schemas import folders
+from specialize_jax.training import TrainState, checkpoints, loop, optimizers, partitioning
 
 EPILOG = """\
 example:
@@ -73,6 +65,8 @@ def run(
     clip: float | None = None,
     microbatches: int = 1,
     model_partitions: int = 1,
+    fsdp_partitions: int = 1,
+    logical_axis_rules: partitioning.Rules | None = None,
     loss_chunk: int = 1024,
     initial_checkpoint_path: str | None = None,
     eval_period: int = 1000,
@@ -105,7 +99,11 @@ def run(
       weight_decay: of the optimizer.
       clip: bound on the gradient's norm; None for none.
       microbatches: parts of the batch that are worked one after the other, to save memory.
-      model_partitions: devices that share one copy of the parameters.
+      model_partitions: parts that each matrix product is split into (tensor parallelism).
+      fsdp_partitions: parts that parameters and optimizer state are split into besides, gathered
+        where they are used. The devices that remain are data-parallel.
+      logical_axis_rules: (logical name, mesh axis) pairs; None for
+        `training.partitioning.STANDARD_RULES`.
       loss_chunk: tokens whose logits exist at a time.
       initial_checkpoint_path: a Hugging Face folder, the `model_dir` of an earlier run (its last
         checkpoint) or one of its checkpoints to start from; None for random weights.
@@ -136,6 +134,10 @@ def run(
     rows = PackedRows(packed_dir, "train", batch_rows=batch_size, seed=seed)
     rule = losses.Rule(divergence, tail, temperature, beta)
     check_settings(rows.info, model, objective, min_coverage)
+    mesh = partitioning.make_mesh(fsdp=fsdp_partitions, model=model_partitions)
+    partitioning.check_divides(
+        mesh, batch_rows=batch_size, microbatches=microbatches, heads=model.config.num_heads
+    )
     config = {
         "family": "t5",
         "name": model.name,
@@ -157,28 +159,19 @@ def run(
         warmup_steps=warmup_steps,
         total_steps=train_steps,
     )
-    tx = optimizers.build(optimizer, course, weight_decay=weight_decay, clip=clip)
-    mesh = partitioning.make_mesh(model=model_partitions)
-    create = functools.partial(train_state.create, tx=tx, seed=seed)
-    shapes = jax.eval_shape(lambda: create(model.init(jax.random.key(seed))))
-    shardings = partitioning.state_shardings(shapes, model.axes(), mesh)
-    loss_fn = make_loss_fn(
+    made = program.build(
         model,
+        mesh,
         objective=objective,
         rule=rule,
-        chunk=loss_chunk,
-        data_shards=mesh.shape["data"],
+        tx=optimizers.build(optimizer, course, weight_decay=weight_decay, clip=clip),
+        course=course,
+        microbatches=microbatches,
+        loss_chunk=loss_chunk,
+        rules=logical_axis_rules or partitioning.STANDARD_RULES,
+        seed=seed,
     )
-    train_step = step.make_train_step(
-        loss_fn,
-        tx,
-        learning_rate=course,
-        num_microbatches=microbatches,
-        mesh=mesh,
-        shardings=shardings,
-    )
-    eval_step = step.make_eval_step(loss_fn, mesh=mesh, shardings=shardings)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(made.like.params))
     print(
         f"{model.name}: {parameters:,} parameters on {jax.device_count()} {jax.default_backend()} "
         f"device(s); {objective} ({rule}), {train_steps} steps of {batch_size} rows, "
@@ -186,35 +179,31 @@ def run(
         f"{rows.info.get('mixture', 'an unnamed mixture')}"
     )
 
-    def start() -> train_state.TrainState:
+    def start() -> TrainState:
         if initial_checkpoint_path is None:
-            return jax.jit(
-                lambda: create(model.init(jax.random.key(seed))), out_shardings=shardings
-            )()
+            return made.start(None)
         params = load_initial(
             initial_checkpoint_path,
             model,
-            shapes=partitioning.with_shardings(shapes, shardings).params,
+            shapes=made.like.params,
             student_tokenizer=rows.info["student_tokenizer"],
         )
-        return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
+        return made.start(params)
 
     eval_fn = None
     if "validation" in rows.info["splits"]:
         held_out = PackedRows(packed_dir, "validation", batch_rows=batch_size)
         eval_fn = loop.evaluator(
-            eval_step, functools.partial(held_out.in_order, eval_steps), mesh=mesh
+            made.eval_step, functools.partial(held_out.in_order, eval_steps), mesh=mesh
         )
     provenance.write(folder, "train", gin=True)
     state = loop.fit(
-        partitioning.with_shardings(shapes, shardings),
+        made.like,
         start,
-        train_step,
+        made.train_step,
         model_dir=folder,
         batches=functools.partial(
-            rows.batches_from,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows.batches_from, rows=partitioning.local_rows(mesh, batch_size)
         ),
         data_state=rows.data_state,
         batch_size=batch_size,
@@ -232,42 +221,6 @@ def run(
     word = "done" if reached == train_steps else f"at step {reached} of {train_steps}"
     print(f"{word}: {folder}")
     return reached == train_steps
-
-
-def make_loss_fn(
-    model: Model, *, objective: str, rule: losses.Rule, chunk: int, data_shards: int
-) -> step.LossFn:
-    """Returns `loss_fn(params, batch, rng) -> (sum of token losses, sums)` for the train step."""
-
-    def flat(value: jax.Array, trailing: int = 0) -> jax.Array:
-        return value.reshape(-1, *value.shape[value.ndim - trailing :])
-
-    def loss_fn(params: Any, batch: Any, rng: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        hidden = model.hidden(params, batch, dropout_rng=rng)
-        kind = flat(batch["decoder_soft_kind"])
-        soft = SparseTargets(
-            ids=flat(batch["decoder_soft_ids"], 1),
-            logprobs=flat(batch["decoder_soft_logprobs"], 1),
-            tail_logprob=flat(batch["decoder_soft_tail_logprob"]),
-            kind=kind,
-            reason=jnp.zeros_like(kind),
-        )
-        return losses.chunked(
-            flat(hidden, 1),
-            model.unembed(params),
-            flat(batch["decoder_target_tokens"]),
-            soft,
-            flat(batch["decoder_loss_weights"]),
-            objective=objective,
-            **dataclasses.asdict(rule),
-            chunk=chunk,
-            normalizer=1.0,
-            groups=flat(batch["decoder_format"]),
-            num_groups=len(Format),
-            data_shards=data_shards,
-        )
-
-    return loss_fn
 
 
 def check_settings(info: dict[str, Any], model: Model, objective: str, min_coverage: float) -> None:

@@ -209,11 +209,21 @@ def _pieces(tokenizer: tokenizers.Tokenizer) -> list[str]:
 def _vocabulary_map(
     strings: list[bytes], tokenizer: tokenizers.Tokenizer, mode: str
 ) -> alignment.VocabularyMap:
-    """Returns the map of a part's strings; its size is rounded up, so that few are compiled."""
-    del mode  # one rule so far
-    student_id = np.full(batches.power_of_two(len(strings), least=1 << 12), -1, np.int32)
-    student_id[: len(strings)] = tokenizers.vocabulary_map(strings, tokenizer)
-    return alignment.VocabularyMap(student_id)
+    """Returns what each string of a part is taken for; behind them, rows that nothing refers to."""
+    if mode == "soft":
+        student_id, first_id = _soft_map(tokenizer)(strings)
+    else:
+        student_id, first_id = tokenizers.vocabulary_map(strings, tokenizer), None
+    spare = (0, batches.power_of_two(len(strings), least=1 << 12) - len(strings))
+    student_id = np.pad(student_id, spare, constant_values=-1)
+    if first_id is not None:
+        first_id = np.pad(first_id, [spare, (0, 0)], constant_values=-1)
+    return alignment.VocabularyMap(student_id, first_id)
+
+
+@functools.lru_cache(maxsize=1)
+def _soft_map(tokenizer: tokenizers.Tokenizer) -> alignment.SoftMap:
+    return alignment.SoftMap(_pieces(tokenizer))
 
 
 def _candidates(columns: Columns, steps: np.ndarray) -> alignment.Candidates:

@@ -160,18 +160,17 @@ class PackedRows:
         return batches.decode_rows(records, self.layout)
 
     def batches_from(
-        self, start: int, *, process_index: int = 0, process_count: int = 1
+        self, start: int, *, rows: Iterable[int] | None = None
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields batches for ever, from the row with global index `start`.
 
-        A host takes its rows of the global batch by index: rows [p·B/P, (p+1)·B/P) of each.
+        Args:
+          start: global index of a batch's first row.
+          rows: which rows of each global batch, as its host holds them; None for all.
         """
-        if self.batch_rows % process_count:
-            raise ValueError(f"{self.batch_rows} rows do not divide over {process_count} processes")
-        local = self.batch_rows // process_count
+        rows = range(self.batch_rows) if rows is None else list(rows)
         while True:
-            first = start + process_index * local
-            yield self.batch(range(first, first + local))
+            yield self.batch(start + int(row) for row in rows)
             start += self.batch_rows
 
     def in_order(self, limit: int | None = None) -> Iterator[dict[str, np.ndarray]]:

@@ -79,10 +79,21 @@ class Format(enum.IntEnum):
 class SparseTargets(NamedTuple):
     """A sparse distribution over the student's vocabulary for every target token.
 
-    What happens to mass that is not listed: it stays in `tail_logprob` and is never divided away;
-    the losses say what they do with it. A student token without a teacher partner is a one-hot in
-    slot 0 with its `reason`. Where several candidates meet one student id, the mode of
-    `alignment.transfer` decides (its docstring says how) and the id stands once.
+    Mass that is not listed stands in `tail_logprob`; the losses say what they do with it. A student
+    token without a partner is a one-hot in slot 0 with its `reason`. An id stands once. What the
+    modes of `alignment.transfer` make of it:
+
+    | case                              | one_to_one     | soft            | marginal          |
+    |-----------------------------------|----------------|-----------------|-------------------|
+    | mass outside the recorded top-k   | tail           | tail            | tail              |
+    | mass beyond `k_out` entries       | tail           | tail            | tail              |
+    | mass that contradicts the text    | as any other   | as any other    | divided away      |
+    | a candidate that is no token      | tail           | nearest token's | its first token's |
+    | several candidates meet one id    | the first one  | most probable;  | summed            |
+    |                                   | (same string)  | the rest: tail  |                   |
+    | a student token has a partner     | one teacher    | one teacher     | some candidate    |
+    | where linked to or reached by     | token, spelled | token that it   | agrees with the   |
+    |                                   | as it is       | is nearest to   | text and leads on |
 
     As a NamedTuple it is a JAX pytree, without JAX being imported here.
 

@@ -56,8 +56,9 @@ def fit(
       start: makes the first state, called only where no checkpoint is found.
       train_step: see `step.make_train_step`.
       model_dir: checkpoints go to `checkpoints/` in it, lines to `metrics.jsonl`.
-      batches: global index of the first row -> batches of this host's rows, from there on. It has
-        to last until `train_steps`.
+      batches: global index of the first row -> batches from there on, of the rows that this host's
+        devices hold (`partitioning.local_rows`; all of them without a mesh). It has to last until
+        `train_steps`.
       data_state: global index of the next row -> what is stored with a checkpoint,
         `{"seed", "epoch", "index"}`. A pure function of the index; on resume it must give what was
         stored, or the data is not the data of this run.
@@ -113,7 +114,9 @@ def fit(
         rows = batches(step * batch_size) if step < train_steps else iter(())
         while step < train_steps and not stop.requested(step):
             batch = _next_batch(rows, step, train_steps)
-            placed = dict(batch) if mesh is None else partitioning.shard_batch(batch, mesh)
+            placed: Mapping[str, Any] = batch
+            if mesh is not None:
+                placed = partitioning.shard_batch(batch, mesh, batch_rows=batch_size)
             state, step_metrics = train_step(state, placed)
             step += 1
             pending.append((step, step_metrics))
@@ -167,7 +170,7 @@ def evaluator(
 
     Args:
       eval_step: see `step.make_eval_step`.
-      batches: makes an iterator over the same batches each time it is called.
+      batches: makes an iterator over the same batches, whole on every host, each time it is called.
       mesh: where batches go; None for the default device.
       group_names: see `fit`.
 

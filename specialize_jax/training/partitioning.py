@@ -1,59 +1,128 @@
 """Which device holds what: a mesh, logical axis rules, and the shardings they give.
 
-The mesh has two axes. Batches are split along `data`, and parameters along `model` (and, with
-`FULLY_SHARDED_RULES`, along `data` too). A model names the dimensions of its parameters; rules
-send names to mesh axes. Everything here also holds on one device, with a mesh of 1 x 1.
+The mesh has three axes. Rows of a batch are split along `data` and `fsdp` together. Parameters and
+optimizer state are split along `model` (tensor parallelism) and along `fsdp` (fully sharded: each
+is gathered where it is used), and repeated along `data`. Several slices of a pod are joined along
+`data`, over which only gradients travel. A model names the dimensions of its parameters and
+activations; rules send names to mesh axes. Everything here also holds on one device, with a mesh of
+1 x 1 x 1.
 """
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from specialize_jax.training.train_state import TrainState
+
+AXES = ("data", "fsdp", "model")
+BATCH_AXES = ("data", "fsdp")
 
 Rules = Sequence[tuple[str, str | None]]
 """(logical name, mesh axis or None for "not split") pairs."""
 
 STANDARD_RULES: Rules = (
-    ("batch", "data"),
     ("vocab", "model"),
     ("mlp", "model"),
     ("heads", "model"),
     ("joined_kv", "model"),
-    ("embed", None),
+    ("embed", "fsdp"),
     ("kv", None),
     ("layers", None),
     ("length", None),
     ("relpos_buckets", None),
 )
-"""Parameters are whole on every row of `data`; the names are t5x's."""
-
-FULLY_SHARDED_RULES: Rules = tuple(
-    (name, "data" if name == "embed" else axis) for name, axis in STANDARD_RULES
-)
-"""Parameters and optimizer state are split along both axes (FSDP, t5x's "2D"), gathered as used."""
+"""Of parameters and optimizer state; the names are t5x's."""
 
 
-def make_mesh(*, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh ("data", "model") over all devices of all hosts.
+def make_mesh(
+    *, fsdp: int = 1, model: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh ("data", "fsdp", "model") over all devices of all hosts.
+
+    Devices that share a copy of the parameters (`fsdp` times `model` of them) belong to one slice;
+    within a slice the order of TPU devices follows their wiring where JAX knows a way.
 
     Args:
-      model: devices that share one copy of the parameters' `model` dimensions.
+      fsdp: parts that parameters are split into, each gathered where it is used.
+      model: parts that each matrix product is split into.
       devices: which devices; None for all.
 
     Returns:
-      The mesh, of shape (devices / model, model). Its axes are Auto: the compiler propagates.
+      The mesh. Its axes are Auto: the compiler propagates.
 
     Raises:
-      ValueError: `model` does not divide the number of devices.
+      ValueError: `fsdp` times `model` does not divide the devices of a slice.
     """
     devices = jax.devices() if devices is None else devices
-    if model < 1 or len(devices) % model:
-        raise ValueError(f"Expected model to divide {len(devices)} devices, got model={model}.")
-    return Mesh(np.asarray(devices).reshape(-1, model), ("data", "model"))
+    by_slice = sorted(devices, key=_slice_of)
+    slices = [list(group) for _, group in itertools.groupby(by_slice, key=_slice_of)]
+    each = len(devices) // len(slices)
+    if min(fsdp, model) < 1 or each % (fsdp * model) or any(len(s) != each for s in slices):
+        choices = [n for n in _divisors(each) if fsdp >= 1 and n % fsdp == 0] or _divisors(each)
+        raise ValueError(
+            f"Expected fsdp times model to divide the {each} devices of each of {len(slices)} "
+            f"slice(s), got {fsdp} x {model} = {fsdp * model}; {fsdp} x model may be one of "
+            f"{', '.join(map(str, choices))}."
+        )
+    shape = (each // (fsdp * model), fsdp, model)
+    return Mesh(np.concatenate([_ordered(part, shape) for part in slices]), AXES)
+
+
+def _slice_of(device: jax.Device) -> int:
+    return getattr(device, "slice_index", None) or 0
+
+
+def _ordered(devices: Sequence[jax.Device], shape: tuple[int, ...]) -> np.ndarray:
+    if devices[0].platform == "tpu":
+        try:
+            return mesh_utils.create_device_mesh(shape, devices)
+        except (NotImplementedError, ValueError, AssertionError):
+            pass  # a shape that the wiring does not have: any order is right, if not the fastest
+    return np.asarray(devices).reshape(shape)
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """How many parts the rows of a batch are split into."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def check_divides(mesh: Mesh, *, batch_rows: int, microbatches: int, heads: int) -> None:
+    """Checks that a batch and a model can be split over a mesh.
+
+    Args:
+      mesh: the mesh.
+      batch_rows: of the global batch.
+      microbatches: parts that are worked one after the other.
+      heads: attention heads of the model.
+
+    Raises:
+      ValueError: they cannot; the nearest choices that can are named.
+    """
+    shards, model = batch_shards(mesh), mesh.shape["model"]
+    step = shards * microbatches
+    if batch_rows % step:
+        below = batch_rows // step * step
+        nearest = [str(rows) for rows in (below, below + step) if rows]
+        raise ValueError(
+            f"A batch of {batch_rows} rows does not divide over {shards} shards (data "
+            f"{mesh.shape['data']} x fsdp {mesh.shape['fsdp']}) in {microbatches} microbatch(es); "
+            f"the nearest that do: {', '.join(nearest)}."
+        )
+    if heads % model:
+        raise ValueError(
+            f"{heads} attention heads do not divide over a model axis of {model}; choices: "
+            f"{', '.join(map(str, _divisors(heads)))}."
+        )
 
 
 def partition_spec(
@@ -169,31 +238,63 @@ def with_shardings(state: TrainState, shardings: TrainState) -> TrainState:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch along `data`."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """Rows of a batch along `data` and `fsdp`."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def local_rows(mesh: Mesh, batch_rows: int) -> np.ndarray:
+    """Which rows of a global batch this host's devices hold.
+
+    Hosts whose devices differ along `model` alone hold the same rows.
+
+    Args:
+      mesh: the mesh.
+      batch_rows: of the global batch.
+
+    Returns:
+      [R] int64, ascending.
+    """
+    placed = batch_sharding(mesh).addressable_devices_indices_map((batch_rows,))
+    return np.unique(np.concatenate([np.arange(batch_rows)[index] for index in placed.values()]))
+
+
+def shard_batch(
+    batch: Mapping[str, np.ndarray], mesh: Mesh, *, batch_rows: int | None = None
+) -> dict[str, jax.Array]:
     """This host's rows to their devices.
 
     Args:
-      batch: name -> [rows, ...]; this host's share of the global batch, in order of hosts.
+      batch: name -> [rows, ...]; the rows of the global batch that `local_rows` names.
       mesh: the mesh.
+      batch_rows: rows of the global batch; None where `batch` has all of them, on every host.
 
     Returns:
-      Global arrays, split along `data`.
+      Global arrays, split along the batch axes.
 
     Raises:
-      ValueError: the rows of a field cannot be split evenly.
+      ValueError: the rows cannot be split evenly, or are not as many as this host's devices hold.
     """
-    sharding = batch_sharding(mesh)
-    shards = mesh.shape["data"]
+    sharding, shards = batch_sharding(mesh), batch_shards(mesh)
     placed = {}
-    for name, rows in batch.items():
-        if len(rows) * jax.process_count() % shards:
+    for name, value in batch.items():
+        total = len(value) if batch_rows is None else batch_rows
+        if total % shards:
+            raise ValueError(f"Expected rows that {shards} shards divide, got {name} with {total}.")
+        rows = np.arange(total) if batch_rows is None else local_rows(mesh, total)
+        if len(value) != len(rows):
             raise ValueError(
-                f"Expected a batch that {shards} data shards divide, got {name} with {len(rows)} "
-                f"rows on each of {jax.process_count()} hosts."
+                f"Expected {len(rows)} of {total} rows on this host, got {name} with {len(value)}."
             )
-        placed[name] = jax.make_array_from_process_local_data(sharding, np.asarray(rows))
+        placed[name] = _place(np.asarray(value), rows, total, sharding)
     return placed
+
+
+def _place(value: np.ndarray, rows: np.ndarray, total: int, sharding: NamedSharding) -> jax.Array:
+    """`value[i]` is row `rows[i]` of `total`."""
+
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        first, last, _ = (index or (slice(None),))[0].indices(total)
+        begin = int(np.searchsorted(rows, first))
+        return value[begin : begin + last - first]
+
+    return jax.make_array_from_callback((total, *value.shape[1:]), sharding, part)

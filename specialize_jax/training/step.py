@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from specialize_jax.training.partitioning import batch_sharding
+from specialize_jax.training.partitioning import BATCH_AXES, batch_sharding, batch_shards
 from specialize_jax.training.train_state import TrainState, step_key
 
 Batch = Mapping[str, Any]
@@ -147,9 +147,9 @@ def _split_rows(batch: Any, parts: int, mesh: Mesh | None) -> Any:
                 f"{jax.tree_util.keystr(path)} with {rows.shape[0]}."
             )
         rows = rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)
-        if mesh is None or rows.shape[1] % mesh.shape["data"]:
+        if mesh is None or rows.shape[1] % batch_shards(mesh):
             return rows
-        sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
+        sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
         return jax.lax.with_sharding_constraint(rows, sharding)
 
     return jax.tree.map_with_path(split, batch)

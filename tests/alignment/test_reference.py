@@ -5,7 +5,7 @@ import doctest
 import pytest
 
 from specialize_jax import alignment
-from specialize_jax.alignment import reference
+from specialize_jax.alignment import reference, reference_transfer
 from specialize_jax.schemas import Reason
 
 
@@ -67,6 +67,6 @@ def test_empty_sides(lengths, expected):
 def test_one_to_one_copies_without_renormalising_and_drops_foreign_strings():
     candidates = [[(" a", 0.6), (" a", 0.6), (" b", 0.2), (" zz", 0.1)], [("c", 1.0)]]
     vocabulary = {"▁a": 5, "▁b": 6, "▁c": 7}
-    first, second = reference.one_to_one([" a", "c"], ["▁a", "▁c"], candidates, vocabulary)
+    first, second = reference_transfer.one_to_one([" a", "c"], ["▁a", "▁c"], candidates, vocabulary)
     assert first == ({"▁a": 0.6, "▁b": 0.2}, Reason.NONE)
     assert second == ({"▁c": 1.0}, Reason.DIFFERENT_STRING)

@@ -96,11 +96,11 @@ def run(model_dir: pathlib.Path | str, train_steps: int, **options: Any) -> trai
     return training.fit(**(arguments | options))
 
 
-def on_mesh(model: int, rules: partitioning.Rules, name: str = "adamw") -> Any:
+def on_mesh(fsdp: int, model: int, name: str = "adamw") -> Any:
     """(mesh, like, start, train_step) of a run over all devices."""
-    mesh = partitioning.make_mesh(model=model)
+    mesh = partitioning.make_mesh(fsdp=fsdp, model=model)
     shapes = jax.eval_shape(lambda: start(name))
-    shardings = partitioning.state_shardings(shapes, AXES, mesh, rules)
+    shardings = partitioning.state_shardings(shapes, AXES, mesh)
     step = training.make_train_step(
         loss_fn, make_tx(name), learning_rate=RATE, mesh=mesh, shardings=shardings
     )

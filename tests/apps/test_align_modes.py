@@ -1,4 +1,4 @@
-"""`specialize-jax align --mode marginal` beside the published mode, on the fixture's records."""
+"""`specialize-jax align` in its three modes, on the fixture's records."""
 
 import json
 
@@ -11,7 +11,7 @@ from tests.fixtures import world
 @pytest.fixture(scope="module")
 def infos(tmp_path_factory):
     found = {}
-    for mode in ("one_to_one", "marginal"):
+    for mode in ("one_to_one", "soft", "marginal"):
         out = tmp_path_factory.mktemp(mode)
         arguments = [f"--records={FIXTURES / 'teacher_records'}", f"--mode={mode}", "--k_out=4"]
         assert (
@@ -31,3 +31,12 @@ def test_marginal_reaches_every_token_of_a_record_with_logprobs(infos):
     without = published["reasons"]["no_logprobs"]
     assert set(ours["reasons"]) <= {"no_logprobs", "end_of_sequence"}
     assert ours["reasons"]["no_logprobs"] == without
+
+
+def test_soft_transfers_what_one_to_one_transfers_and_more(infos):
+    soft, published = infos["soft"], infos["one_to_one"]
+    assert soft["mode"] == "soft"
+    for key in ("rows", "rows_with_logprobs", "cot_tokens"):
+        assert soft[key] == published[key]
+    assert soft["coverage"] > published["coverage"]
+    assert soft["reasons"]["no_logprobs"] == published["reasons"]["no_logprobs"]

@@ -1,0 +1,131 @@
+"""The compiled programs of a run: what `train` runs and `compile` compiles."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from specialize_jax import losses
+from specialize_jax.models import Model
+from specialize_jax.schemas import Format, SparseTargets
+from specialize_jax.training import optimizers, partitioning, step
+from specialize_jax.training.train_state import TrainState, create
+
+
+class Program(NamedTuple):
+    """Functions over the state of a student on a mesh.
+
+    Attributes:
+      mesh: where it lies.
+      like: shapes and shardings of the state.
+      start: parameters -> the state at step 0; None draws them from the seed.
+      train_step: see `step.make_train_step`.
+      eval_step: see `step.make_eval_step`.
+    """
+
+    mesh: Mesh
+    like: TrainState
+    start: Callable[[Any], TrainState]
+    train_step: step.TrainStep
+    eval_step: step.EvalStep
+
+
+def build(
+    model: Model,
+    mesh: Mesh,
+    *,
+    objective: str,
+    rule: losses.Rule,
+    tx: optax.GradientTransformation,
+    course: optimizers.Schedule,
+    microbatches: int = 1,
+    loss_chunk: int = 1024,
+    rules: partitioning.Rules = partitioning.STANDARD_RULES,
+    seed: int = 0,
+) -> Program:
+    """Makes the programs; nothing is compiled yet.
+
+    Args:
+      model: the student.
+      mesh: devices, or those of a topology without hardware.
+      objective: of `losses.OBJECTIVES`.
+      rule: the divergence.
+      tx: the optimizer.
+      course: its learning rate, for the metrics.
+      microbatches: parts of the batch that are worked one after the other.
+      loss_chunk: tokens whose logits exist at a time, on each shard.
+      rules: logical axes of parameters to mesh axes.
+      seed: of weights and dropout.
+    """
+    placed_create = functools.partial(create, tx=tx, seed=seed)
+    draw = functools.partial(model.init, jax.random.key(seed))
+    shapes = jax.eval_shape(lambda: placed_create(draw()))
+    shardings = partitioning.state_shardings(shapes, model.axes(), mesh, rules)
+    loss_fn = make_loss_fn(
+        model,
+        objective=objective,
+        rule=rule,
+        chunk=loss_chunk,
+        data_shards=partitioning.batch_shards(mesh),
+    )
+
+    def start(params: Any) -> TrainState:
+        if params is None:
+            return jax.jit(lambda: placed_create(draw()), out_shardings=shardings)()
+        return jax.jit(placed_create, out_shardings=shardings, donate_argnums=0)(params)
+
+    return Program(
+        mesh=mesh,
+        like=partitioning.with_shardings(shapes, shardings),
+        start=start,
+        train_step=step.make_train_step(
+            loss_fn,
+            tx,
+            learning_rate=course,
+            num_microbatches=microbatches,
+            mesh=mesh,
+            shardings=shardings,
+        ),
+        eval_step=step.make_eval_step(loss_fn, mesh=mesh, shardings=shardings),
+    )
+
+
+def make_loss_fn(
+    model: Model, *, objective: str, rule: losses.Rule, chunk: int, data_shards: int
+) -> step.LossFn:
+    """Returns `loss_fn(params, batch, rng) -> (sum of token losses, sums)` for the train step."""
+
+    def flat(value: jax.Array, trailing: int = 0) -> jax.Array:
+        return value.reshape(-1, *value.shape[value.ndim - trailing :])
+
+    def loss_fn(params: Any, batch: Any, rng: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        hidden = model.hidden(params, batch, dropout_rng=rng)
+        kind = flat(batch["decoder_soft_kind"])
+        soft = SparseTargets(
+            ids=flat(batch["decoder_soft_ids"], 1),
+            logprobs=flat(batch["decoder_soft_logprobs"], 1),
+            tail_logprob=flat(batch["decoder_soft_tail_logprob"]),
+            kind=kind,
+            reason=jnp.zeros_like(kind),
+        )
+        return losses.chunked(
+            flat(hidden, 1),
+            model.unembed(params),
+            flat(batch["decoder_target_tokens"]),
+            soft,
+            flat(batch["decoder_loss_weights"]),
+            objective=objective,
+            **dataclasses.asdict(rule),
+            chunk=chunk,
+            normalizer=1.0,
+            groups=flat(batch["decoder_format"]),
+            num_groups=len(Format),
+            data_shards=data_shards,
+        )
+
+    return loss_fn
