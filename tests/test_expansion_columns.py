@@ -1,14 +1,23 @@
 """The expansion of many texts by arrays is `expand` of every text, to the last bit."""
 
+import functools
 import itertools
 
 import numpy as np
+import pyarrow as pa
+import pytest
+from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specialize_jax import tokenizers
+from specialize_jax.data.alignment_columns import Columns
+from specialize_jax.schemas import records
+from specialize_jax.tasks import miniworld
+from specialize_jax.teacher import collect, importers
 from specialize_jax.tokenizers import Expander, Recorded, Segmenter, Steps, Student
 from tests.fixtures.greedy import Greedy
+from tests.real_data import data_dir
 
 
 def steps_of(texts):
@@ -133,3 +142,53 @@ def test_equals_expand_whatever_the_teacher_wrote(
     columns = student_of([target for target, _ in texts], encoded)
     for _ in range(2):  # the second time from what it knows
         assert_same(expander, segmenter, [text for _, text in texts], columns, **options)
+
+
+def assert_rows_same(rows, tokenizer):
+    """Teacher records of a student whose spaces cut: `expand`, which knows no shortcut, agrees."""
+    columns = Columns(pa.Table.from_pylist(rows, schema=records.ARROW_SCHEMA))
+    segmenter = Segmenter(tokenizer)
+    assert segmenter.spaces_cut
+    encoded = []
+    for row in rows:
+        ids, spans = tokenizer.encode_with_spans(records.target_text(row))
+        encoded.append(([*ids, tokenizer.eos_id], np.concatenate([spans, [[0, 0]]])))
+    student = student_of([text.encode() for text in columns.targets], encoded)
+    steps = columns.steps(np.arange(len(rows)))
+    recorded = [steps.recorded(r) for r in range(len(rows))]
+    assert_same(Expander(segmenter), Segmenter(tokenizer), recorded, student)
+
+
+def test_real_records_are_expanded_to_the_last_bit():
+    data = epath.Path(data_dir())
+    t5 = tokenizers.load(data / "tokenizer_t5" / "spiece.model")
+    found = importers.SOURCES["codex_top5_steps"].rows(data)
+    assert_rows_same([row for row in found if not isinstance(row, str)], t5)
+
+
+@pytest.mark.parametrize("model_type", tokenizers.MODEL_TYPES)
+def test_the_embedded_world_is_expanded_to_the_last_bit(model_type, tmp_path):
+    families = ("stories", "boolean")
+    questions = [q for family in families for q in miniworld.questions(family, "train", 12)]
+    path = tmp_path / "student.model"
+    texts = [t for q in questions for t in (q.question, miniworld.solution(q))]
+    path.write_bytes(tokenizers.train(texts, 90, model_type))
+    teacher = miniworld.Teacher(0.2, 200)
+    rows = collect.rows(teacher, questions, num_samples=1, top_logprobs=6, seed=0)
+    assert_rows_same(list(rows), tokenizers.load(path))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text("ab1.½é{\n \t\u3000ﬁ\u0301", max_size=8), max_size=4))
+def test_texts_encoded_together_are_encoded_one_by_one(texts):
+    t5 = _t5()
+    ids, spans, offsets = t5.encode_batch_with_spans(texts)
+    for text, start, end in zip(texts, offsets[:-1], offsets[1:], strict=True):
+        expected_ids, expected_spans = t5.encode_with_spans(text)
+        assert ids[start:end].tolist() == expected_ids
+        np.testing.assert_array_equal(spans[start:end], expected_spans)
+
+
+@functools.cache
+def _t5():
+    return tokenizers.load(data_dir() / "tokenizer_t5" / "spiece.model")

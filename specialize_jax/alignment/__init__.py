@@ -21,11 +21,12 @@ from specialize_jax.alignment.dp import dtw
 from specialize_jax.alignment.nearest import SoftMap
 from specialize_jax.alignment.offsets import offsets
 from specialize_jax.alignment.reference import align
-from specialize_jax.alignment.transfer import transfer
+from specialize_jax.alignment.transfer import MODES, transfer
 from specialize_jax.alignment.types import Candidates, Path, VocabularyMap, Votes
 from specialize_jax.schemas import SparseTargets
 
 __all__ = [
+    "MODES",
     "Candidates",
     "Path",
     "SoftMap",

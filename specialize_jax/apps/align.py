@@ -1,17 +1,21 @@
 """`specialize-jax align`: teacher records become aligned examples in the student's tokens."""
 
 import argparse
+import collections
+import concurrent.futures
+import multiprocessing
+import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
 from specialize_jax.apps import progress, provenance
-from specialize_jax.data import alignment_parts
-from specialize_jax.data.alignment_job import Totals
+from specialize_jax.data import alignment_parts, alignment_totals
 from specialize_jax.data.alignment_parts import Settings
-from specialize_jax.schemas import aligned, folders, records
+from specialize_jax.data.alignment_totals import Totals
+from specialize_jax.schemas import SchemaError, aligned, folders, records
 
 EPILOG = """\
 example:
@@ -20,7 +24,10 @@ example:
       --teacher_tokenizer ../shared/data/tokenizer_tiktoken/p50k_base.tiktoken \\
       --student_tokenizer ../shared/data/tokenizer_t5/spiece.model \\
       --mode one_to_one --out out/line/aligned"""
+# Folder of records, a part's entry in its info file, the part.
+_Work = tuple[str, dict[str, Any], epath.Path]
 TOKENIZER_FILE = "student_tokenizer.model"
+_PARTS_AT_ONCE = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what a bad row does: fail; skip, which leaves it out and lists it",
     )
     parser.add_argument(
+        "--processes",
+        type=int,
+        default=len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        help="processes for the work on the host (default: one per core); the output is the same",
+    )
+    parser.add_argument(
         "--runner",
         default="local",
         choices=("local", "beam"),
@@ -78,7 +93,11 @@ def main(args: argparse.Namespace) -> int:
         teacher_tokenizer=args.teacher_tokenizer,
         on_error=args.on_error,
     )
+    if args.processes < 1:
+        raise ValueError(f"--processes: expected at least 1, got {args.processes}")
     infos = {folder: folders.read_info(folder, records.NAME) for folder in args.records}
+    for folder, info in infos.items():
+        alignment_parts.check_info(info, settings, f"'{folder}'")
     out = folders.make_folder(args.out)
     work = [
         (folder, entry, epath.Path(folder) / entry["file"])
@@ -87,25 +106,28 @@ def main(args: argparse.Namespace) -> int:
     ]
     targets = [out / folders.part_name(number) for number in range(len(work))]
     if args.runner == "beam":
-        hashes = [entry["sha256"] for _, entry, _ in work]
-        parts = zip([source for _, _, source in work], targets, hashes, strict=True)
-        _run_beam(parts, settings, shlex.split(args.pipeline_options))
+        _run_beam(work, targets, settings, shlex.split(args.pipeline_options))
     elif args.pipeline_options:
         raise ValueError("--pipeline_options: is for --runner beam")
 
     # What Beam has made is read here; what it had to leave out fails here.
+    parts = _parts(work, targets, settings, args.processes)
     done = progress.bar("align", sum(info["rows"] for info in infos.values()))
     shards: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
     by_source = {folder: Totals() for folder in infos}
-    for (folder, entry, source), path in zip(work, targets, strict=True):
-        part = alignment_parts.align_part(source, path, settings, source_sha256=entry["sha256"])
+    for (folder, entry, source), path, part in zip(work, targets, parts, strict=True):
+        if part["rows"] + len(part["skipped"]) != entry["rows"]:
+            rows = part["rows"] + len(part["skipped"])
+            raise SchemaError(f"'{source}': expected {entry['rows']} rows, got {rows}")
         by_source[folder].merge(Totals.from_json(part["totals"]))
-        examples = alignment_parts.worst(examples + part["examples"])
+        examples = alignment_totals.worst(examples + part["examples"])
         skipped += [{"file": str(source), **row} for row in part["skipped"]]
         shards.append(folders.part_entry(path, part["rows"]))
         done(entry["rows"])
+    if skipped and not sum(shard["rows"] for shard in shards):
+        raise SchemaError(f"every record is bad; the first: {skipped[0]['error']}")
     content = _info(settings, infos, by_source, shards, examples, skipped)
     # The info file comes last: it says that the folder is finished.
     folders.write_bytes(out / TOKENIZER_FILE, epath.Path(args.student_tokenizer).read_bytes())
@@ -116,17 +138,59 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run_beam(
-    parts: Iterable[tuple[epath.Path, epath.Path, str]], settings: Settings, options: list[str]
+    work: Sequence[_Work], targets: Sequence[epath.Path], settings: Settings, options: list[str]
 ) -> None:
     try:
         from specialize_jax.data import beam_pipeline
     except ModuleNotFoundError as error:
         raise ValueError(f"--runner beam: {error}") from error
-    beam_pipeline.align_parts(
-        [beam_pipeline.Part(str(source), str(target), sha) for source, target, sha in parts],
-        settings,
-        options,
-    )
+    parts = [
+        beam_pipeline.Part(str(source), str(target), entry["sha256"])
+        for (_, entry, source), target in zip(work, targets, strict=True)
+    ]
+    beam_pipeline.align_parts(parts, settings, options)
+
+
+def _parts(
+    work: Sequence[_Work],
+    targets: Sequence[epath.Path],
+    settings: Settings,
+    processes: int,
+) -> Iterator[dict[str, Any]]:
+    """Yields what every part says of itself, in order, with so many processes in all."""
+
+    def align(number: int, executor: concurrent.futures.Executor | None) -> dict[str, Any]:
+        _, entry, source = work[number]
+        return alignment_parts.align_part(
+            source,
+            targets[number],
+            settings,
+            source_sha256=entry["sha256"],
+            executor=executor,
+        )
+
+    if processes == 1:
+        yield from (align(number, None) for number in range(len(work)))
+        return
+    # A fresh process each: a copy of one in which JAX runs may hang.
+    fresh = multiprocessing.get_context("spawn")
+    with (
+        concurrent.futures.ProcessPoolExecutor(processes, mp_context=fresh) as pool,
+        # While the host works for one part, the device works for another.
+        concurrent.futures.ThreadPoolExecutor(_PARTS_AT_ONCE) as threads,
+    ):
+        waiting: collections.deque[concurrent.futures.Future[dict[str, Any]]] = collections.deque()
+        try:
+            for number in range(len(work)):
+                waiting.append(threads.submit(align, number, pool))
+                if len(waiting) > _PARTS_AT_ONCE:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            pool.shutdown(cancel_futures=True)
 
 
 def _info(
@@ -177,3 +241,5 @@ def _print(info: dict[str, Any]) -> None:
         )
         for reason, number in numbers["reasons"].items():
             print(f"  one-hot, {reason}: {number} ({numbers['one_hot_rate'][reason]:.2%})")
+    for row in info["skipped"]:
+        print(f"skipped: {row['error']}")

@@ -2,6 +2,8 @@
 
 | module               | what                                                        | TensorFlow |
 |----------------------|-------------------------------------------------------------|------------|
+| `alignment_parts`    | teacher records to aligned examples, a part at a time       | no         |
+| `alignment_job`      | the same for records in Python                              | no         |
 | `formats`            | the four formats as pure string functions                   | no         |
 | `corpus`             | aligned folders in memory, split by question                | no         |
 | `packing`            | several examples in one row                                 | no         |

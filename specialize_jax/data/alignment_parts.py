@@ -5,23 +5,23 @@ can call it. A part is made once: where the finished file stands with the same s
 same records, it is read for what it says of itself.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from specialize_jax import tokenizers
-from specialize_jax.data import alignment_job
-from specialize_jax.data.alignment_job import Aligned, Totals
+from specialize_jax import alignment, tokenizers
+from specialize_jax.data import alignment_checks, alignment_targets
+from specialize_jax.data.alignment_columns import Columns
+from specialize_jax.data.alignment_targets import Targets
+from specialize_jax.data.alignment_totals import Totals, rendered
 from specialize_jax.schemas import SchemaError, aligned, folders, records
 
-# Worst examples that a part keeps for the report, and a folder of all parts.
-EXAMPLES_KEPT = 20
 ON_ERROR = ("fail", "skip")
 # Key of the part's own statistics and settings in the Parquet metadata.
 _METADATA = b"specialize_jax"
@@ -67,6 +67,8 @@ class Settings:
         """
         if k_out < 1:
             raise ValueError(f"--k_out: expected at least 1, got {k_out}")
+        if mode not in alignment.MODES:
+            raise ValueError(f"mode must be one of {', '.join(alignment.MODES)}, got {mode!r}")
         if on_error not in ON_ERROR:
             raise ValueError(f"--on_error: expected one of {', '.join(ON_ERROR)}, got {on_error!r}")
         student = _load(student_tokenizer)
@@ -116,6 +118,7 @@ def align_part(
     settings: Settings,
     *,
     source_sha256: str | None = None,
+    executor: concurrent.futures.Executor | None = None,
 ) -> dict[str, Any]:
     """Aligns one part, unless that was done before.
 
@@ -124,10 +127,11 @@ def align_part(
       target: Parquet file of `schemas.aligned` to write; it is there whole or not at all.
       settings: what to do.
       source_sha256: the hash that the records' info file vouches for; None: not checked.
+      executor: processes for the work on the host; None: this one. The part is the same.
 
     Returns:
       What a part says of itself, as JSON: `settings` (with the hash of the records), `rows`
-      written, `totals` (of `alignment_job.Totals`), `examples` (the worst rendered ones) and
+      written, `totals` (of `alignment_totals.Totals`), `examples` (the worst rendered ones) and
       `skipped` (the bad rows that were left out: `row`, `example_id`, `sample_id`, `error`).
 
     Raises:
@@ -143,26 +147,35 @@ def align_part(
     kept = _finished(target, wanted)
     if kept is not None:
         return kept
-    rows = folders.read_table(source, records.ARROW_SCHEMA).to_pylist()
-    _check_rows(rows, f"'{source}'", settings.teacher)
-    batch = alignment_job.align_rows(
-        rows, settings.student, mode=settings.mode, k_out=settings.k_out
+    table = folders.read_table(source, records.ARROW_SCHEMA)
+    columns, skipped = alignment_checks.checked(
+        table, f"'{source}'", settings.teacher, skip=settings.on_error == "skip"
     )
-    return _write(target, batch, wanted, settings)
+    targets = alignment_targets.align(
+        columns, settings.student, mode=settings.mode, k_out=settings.k_out, executor=executor
+    )
+    return _write(target, columns, targets, {"settings": wanted, "skipped": skipped}, settings)
 
 
-def worst(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rendered examples of least coverage, least first."""
-    return sorted(examples, key=lambda example: example["coverage"])[:EXAMPLES_KEPT]
+def check_info(info: dict[str, Any], settings: Settings, where: str) -> None:
+    """Checks that records were made with the teacher tokenizer of the settings.
 
+    Args:
+      info: the records' info file.
+      settings: the settings.
+      where: named in the error.
 
-def _check_rows(
-    rows: Sequence[dict[str, Any]], where: str, teacher: tokenizers.Tokenizer | None
-) -> None:
-    for number, row in enumerate(rows):
-        records.check_row(row, f"{where} row {number}")
-    if teacher is not None:
-        alignment_job.check_teacher_tokenizer(rows, teacher, where)
+    Raises:
+      SchemaError: both hashes are known and differ.
+    """
+    recorded = info.get("tokenizer") or {}
+    sha256 = recorded.get("sha256")
+    if sha256 and settings.teacher_sha256 and sha256 != settings.teacher_sha256:
+        raise SchemaError(
+            f"{where}: the records' tokens are those of '{recorded.get('name')}' with SHA-256 "
+            f"{sha256}, but --teacher_tokenizer '{settings.teacher_tokenizer}' has "
+            f"{settings.teacher_sha256}"
+        )
 
 
 def _finished(path: epath.Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
@@ -188,29 +201,25 @@ def _finished(path: epath.Path, wanted: dict[str, Any]) -> dict[str, Any] | None
 
 
 def _write(
-    path: epath.Path, batch: Sequence[Aligned], wanted: dict[str, Any], settings: Settings
+    path: epath.Path,
+    columns: Columns,
+    targets: Targets,
+    kept: dict[str, Any],
+    settings: Settings,
 ) -> dict[str, Any]:
-    totals = Totals()
-    for example in batch:
-        totals.add(example)
-    with_teacher = [example for example in batch if len(example.retained)]
-    with_teacher.sort(key=lambda example: len(example.retained) / len(example.targets))
-    shown = [alignment_job.render(e, settings.student) for e in with_teacher[:EXAMPLES_KEPT]]
+    totals = Totals.of(targets.soft, len(columns), int(columns.has_logprobs.sum()))
     kept = {
-        "settings": wanted,
-        "rows": len(batch),
+        **kept,
+        "rows": len(columns),
         "totals": totals.to_json(),
-        "examples": shown,
-        "skipped": [],
+        "examples": rendered(columns, targets, settings.student),
     }
-    table = aligned.to_table(
-        [example.text for example in batch],
-        [example.targets for example in batch],
-        [example.soft for example in batch],
-        aligned.arrow_schema(settings.k_out, settings.student.vocab_size),
+    schema = aligned.arrow_schema(settings.k_out, settings.student.vocab_size)
+    table = aligned.columns_to_table(
+        columns.texts(), targets.ids, targets.soft, targets.offsets, schema
     )
-    for number, row in enumerate(aligned.to_rows(table)):
-        aligned.check_soft(row["soft"], row["targets"], f"'{path}' row {number}")
-    metadata = {_METADATA: json.dumps(kept, ensure_ascii=False).encode()}
+    aligned.check_table(table, f"'{path}'")
+    content = json.dumps(kept, ensure_ascii=False)
+    metadata = {_METADATA: content.encode()}
     folders.write_table(path, table.replace_schema_metadata(metadata))
-    return kept
+    return json.loads(content)

@@ -22,6 +22,7 @@ from specialize_jax.schemas.targets import (
 )
 
 NAME = "aligned_examples"
+TEXT_COLUMNS = ("example_id", "sample_id", "question", "gold_answer", "targets_pretokenized")
 # float16 log-probabilities may lift the mass of a row by this much.
 _MASS_TOLERANCE = 4e-3
 
@@ -65,35 +66,72 @@ def to_table(
       soft: [S, K_out] per row.
       schema: of `arrow_schema`.
     """
+    columns = {name: [row[name] for row in texts] for name in TEXT_COLUMNS}
+    k_out = schema.field("soft_ids").type.value_type.list_size
+    empty = SparseTargets(np.zeros((0, k_out)), np.zeros((0, k_out)), *(np.zeros(0),) * 3)
+    return columns_to_table(
+        {name: pa.array(values, schema.field(name).type) for name, values in columns.items()},
+        np.concatenate([np.zeros(0, np.int32), *targets]),
+        SparseTargets(*map(np.concatenate, zip(empty, *soft, strict=True))),
+        np.cumsum([0, *map(len, targets)]),
+        schema,
+    )
+
+
+def columns_to_table(
+    texts: dict[str, pa.Array],
+    targets: np.ndarray,
+    soft: SparseTargets,
+    offsets: np.ndarray,
+    schema: pa.Schema,
+) -> pa.Table:
+    """Builds the table of one part from its columns.
+
+    Args:
+      texts: the columns `TEXT_COLUMNS`, a value per example.
+      targets: [S of all examples] int.
+      soft: [S of all examples, K_out].
+      offsets: [examples + 1] int; where the tokens of each start.
+      schema: of `arrow_schema`.
+    """
     soft_type = schema.field("soft_ids").type.value_type
     k_out, id_dtype = soft_type.list_size, pa.array([], soft_type.value_type).to_numpy().dtype
-    offsets = pa.array(np.cumsum([0, *map(len, targets)]), pa.int32())
+    ends = pa.array(offsets, pa.int32())
 
-    def ragged(values: list[np.ndarray], dtype: Any, *, per_token: bool = False) -> pa.Array:
-        flat = np.concatenate(values) if values else np.zeros((0, k_out) if per_token else 0)
-        array = pa.array(np.ascontiguousarray(flat.astype(dtype).reshape(-1)))
+    def ragged(values: np.ndarray, dtype: Any, *, per_token: bool = False) -> pa.Array:
+        array = pa.array(np.ascontiguousarray(values.astype(dtype).reshape(-1)))
         if per_token:
             array = pa.FixedSizeListArray.from_arrays(array, k_out)
-        return pa.ListArray.from_arrays(offsets, array)
+        return pa.ListArray.from_arrays(ends, array)
 
-    columns = {name: [row[name] for row in texts] for name in schema.names[:5]}
-    arrays: list[Any] = [pa.array(columns[name], schema.field(name).type) for name in columns]
-    arrays += [
+    arrays = [
+        *(texts[name] for name in TEXT_COLUMNS),
         ragged(targets, np.int32),
-        ragged([s.ids for s in soft], id_dtype, per_token=True),
-        ragged([s.logprobs for s in soft], np.float16, per_token=True),
-        ragged([s.tail_logprob for s in soft], np.float16),
-        ragged([s.kind for s in soft], np.uint8),
-        ragged([s.reason for s in soft], np.uint8),
+        ragged(soft.ids, id_dtype, per_token=True),
+        ragged(soft.logprobs, np.float16, per_token=True),
+        ragged(soft.tail_logprob, np.float16),
+        ragged(soft.kind, np.uint8),
+        ragged(soft.reason, np.uint8),
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def to_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Returns the rows of a part: strings, `targets` [S] int32, `soft` a `SparseTargets`."""
+    lists, offsets = _flat(table)
+    texts = table.select(TEXT_COLUMNS).to_pylist()
+    rows = []
+    for text, start, end in zip(texts, offsets[:-1], offsets[1:], strict=True):
+        here = {name: values[start:end] for name, values in lists.items()}
+        rows.append({**text, "targets": here["targets"], "soft": _soft(here)})
+    return rows
+
+
+def _flat(table: pa.Table) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Returns the values of every column of lists, one row behind the other, and their offsets."""
     table = table.combine_chunks()
     lists = {}
-    for name in table.schema.names[5:]:
+    for name in table.schema.names[len(TEXT_COLUMNS) :]:
         empty = pa.array([], table.schema.field(name).type)
         column = table[name].chunk(0) if table.num_rows else empty
         values = column.flatten()
@@ -104,18 +142,34 @@ def to_rows(table: pa.Table) -> list[dict[str, Any]]:
             values = values.to_numpy(zero_copy_only=False)
         lists[name] = values
         offsets = column.offsets.to_numpy() - column.offsets[0].as_py()
-    texts = table.select(table.schema.names[:5]).to_pylist()
-    rows = []
-    for text, start, end in zip(texts, offsets[:-1], offsets[1:], strict=True):
-        soft = SparseTargets(
-            ids=lists["soft_ids"][start:end].astype(np.int32),
-            logprobs=lists["soft_logprobs"][start:end].astype(np.float32),
-            tail_logprob=lists["soft_tail_logprob"][start:end].astype(np.float32),
-            kind=lists["soft_kind"][start:end].astype(np.int32),
-            reason=lists["soft_reason"][start:end].astype(np.int32),
-        )
-        rows.append({**text, "targets": lists["targets"][start:end], "soft": soft})
-    return rows
+    return lists, offsets
+
+
+def _soft(lists: dict[str, np.ndarray]) -> SparseTargets:
+    return SparseTargets(
+        ids=lists["soft_ids"].astype(np.int32),
+        logprobs=lists["soft_logprobs"].astype(np.float32),
+        tail_logprob=lists["soft_tail_logprob"].astype(np.float32),
+        kind=lists["soft_kind"].astype(np.int32),
+        reason=lists["soft_reason"].astype(np.int32),
+    )
+
+
+def check_table(table: pa.Table, where: str) -> None:
+    """Checks the sparse targets of a part as it will be read.
+
+    Raises:
+      SchemaError: as `check_soft`, with the row.
+    """
+    lists, offsets = _flat(table)
+    soft = _soft(lists)
+    try:
+        check_soft(soft, lists["targets"], where)
+    except SchemaError:
+        # Told again by row.
+        for number, row in enumerate(to_rows(table)):
+            check_soft(row["soft"], row["targets"], f"{where} row {number}")
+        raise
 
 
 def check_soft(soft: SparseTargets, targets: np.ndarray, where: str) -> None:

@@ -20,6 +20,7 @@ A folder holds Parquet parts that `datasets.load_dataset("parquet")` reads, and
 | `source`                 | where the records came from                                          |
 """
 
+import itertools
 import math
 from typing import Any
 
@@ -57,6 +58,11 @@ _NULLABLE = {"gold_answer", "answer", "is_correct", "token_ids"} | {
     "terminal_bytes",
     "terminal_logprobs",
 }
+# Columns that are never null.
+REQUIRED = tuple(name for name in ARROW_SCHEMA.names if name not in _NULLABLE)
+# What float32 may add to a log-probability of 0, and to the mass of a step's candidates.
+MOST_LOGPROB = 1e-6
+MASS_TOLERANCE = 1e-5
 
 
 def target_text(row: dict[str, Any]) -> str:
@@ -100,8 +106,16 @@ def check_row(row: dict[str, Any], where: str = "record") -> None:
         if not condition:
             raise SchemaError(f"{where} ({row['example_id']}/{row['sample_id']}): {rule}")
 
-    for name in ARROW_SCHEMA.names:
-        expect(row[name] is not None or name in _NULLABLE, f"'{name}' must not be null")
+    for name in REQUIRED:
+        expect(row[name] is not None, f"'{name}' must not be null")
+    for name, field in zip(ARROW_SCHEMA.names, ARROW_SCHEMA, strict=True):
+        if pa.types.is_list(field.type) and row[name] is not None:
+            inner = (
+                itertools.chain.from_iterable(filter(None, row[name]))
+                if pa.types.is_list(field.type.value_type)
+                else ()
+            )
+            expect(None not in [*row[name], *inner], f"'{name}' must not hold null")
     expect(bool(row["question"].strip()), "'question' is blank")
     tokens = len(row["token_bytes"])
     start, end = row["target_token_start"], row["target_token_end"]
@@ -118,19 +132,27 @@ def check_row(row: dict[str, Any], where: str = "record") -> None:
         )
         expect(start < end, f"empty target range [{start}, {end})")
     expect(bool(target_text(row).strip()), "the target text is empty")
-    for step, (names, logprobs) in enumerate(
-        zip(row["topk_bytes"], row["topk_logprobs"], strict=True)
-    ):
-        expect(len(names) == len(logprobs), f"step {step}: {len(names)} names, {len(logprobs)} p")
-        expect(len(set(names)) == len(names), f"step {step}: a candidate stands twice")
+    for step, logprob in enumerate(row["token_logprobs"]):
         expect(
-            all(NO_LOGPROB < p <= 1e-6 for p in logprobs),
-            f"step {step}: log-probabilities {logprobs}",
+            logprob <= MOST_LOGPROB,
+            f"step {step}: token_logprobs must be 0 at most, got {logprob} for "
+            f"{row['token_bytes'][step]!r}",
         )
-        mass = math.fsum(map(math.exp, logprobs))
-        expect(mass <= 1 + 1e-5, f"step {step}: candidate mass {mass:.6f} is above 1")
     terminal = row["terminal_bytes"], row["terminal_logprobs"]
     expect((terminal[0] is None) == (terminal[1] is None), "terminal_bytes without logprobs")
+    lists = list(zip(row["topk_bytes"], row["topk_logprobs"], strict=True))
+    steps = [(f"step {number}", *step) for number, step in enumerate(lists)]
+    for place, names, logprobs in [*steps, ("terminal", terminal[0] or [], terminal[1] or [])]:
+        expect(len(names) == len(logprobs), f"{place}: {len(names)} names, {len(logprobs)} p")
+        expect(len(set(names)) == len(names), f"{place}: a candidate stands twice")
+        for name, logprob in zip(names, logprobs, strict=True):
+            expect(
+                NO_LOGPROB < logprob <= MOST_LOGPROB,
+                f"{place}: log-probabilities must be above {NO_LOGPROB:.0f} and 0 at most, got "
+                f"{logprob} for {name!r}",
+            )
+        mass = math.fsum(map(math.exp, logprobs))
+        expect(mass <= 1 + MASS_TOLERANCE, f"{place}: candidate mass {mass:.6f} is above 1")
 
 
 def write_part(path: epath.PathLike, rows: list[dict[str, Any]]) -> dict[str, Any]:

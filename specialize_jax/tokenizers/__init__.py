@@ -12,7 +12,8 @@
 
 from specialize_jax.tokenizers.base import Tokenizer, vocabulary_map
 from specialize_jax.tokenizers.expansion import Recorded, Segmenter, Votes, expand, prefix_share
-from specialize_jax.tokenizers.expansion_columns import Expander, Steps, Student, VoteColumns
+from specialize_jax.tokenizers.expansion_arrays import Steps, Student, VoteColumns
+from specialize_jax.tokenizers.expansion_columns import Expander, expand_in_process
 from specialize_jax.tokenizers.files import load
 from specialize_jax.tokenizers.hugging_face import HuggingFaceTokenizer
 from specialize_jax.tokenizers.sentencepiece_model import (
@@ -36,6 +37,7 @@ __all__ = [
     "VoteColumns",
     "Votes",
     "expand",
+    "expand_in_process",
     "load",
     "prefix_share",
     "train",

@@ -101,6 +101,10 @@ class Segmenter:
 
     Args:
       tokenizer: the student's.
+
+    Attributes:
+      spaces_cut: whether every space is a sure cut, on both of its sides: what stands before it
+        and what follows are segmented each by itself.
     """
 
     def __init__(self, tokenizer: SentencePieceTokenizer):
@@ -108,6 +112,9 @@ class Segmenter:
         self._whole = frozenset(tokenizer.ordinary_pieces())
         self._begun = frozenset(piece[:n] for piece in self._whole for n in range(1, len(piece)))
         self._longest = max(map(len, self._whole), default=1)
+        self.spaces_cut = _MARKER in self._whole and not any(
+            _MARKER in piece[1:] for piece in self._whole
+        )
         self._surfaces: dict[str, list[str]] = {}
         self._known: dict[tuple[str, tuple[int, ...], bytes, bool], tuple[Fate, int | None]] = {}
 
@@ -168,6 +175,10 @@ class Segmenter:
             for token, piece in zip(context_ids, pieces, strict=True)
         )
         return (Fate.CONTRADICTS if sure >= length else Fate.OPEN_CONTRADICTS), None
+
+    def is_own(self, context: str, context_ids: tuple[int, ...]) -> bool:
+        """Returns whether a context, by itself, has these tokens."""
+        return tuple(self.tokenizer.surfaces_to_ids(self._encode(context))) == context_ids
 
     def _encode(self, text: str) -> list[str]:
         if text not in self._surfaces:

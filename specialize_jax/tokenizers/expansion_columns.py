@@ -1,199 +1,27 @@
 """`expand` for many texts at once: Python for what is new, arrays for the rest.
 
 What a candidate says depends on few things: the student's word so far, what was followed of the
-teacher's tokens, the candidate and whether it ends the text. Each such case is asked of the
-`Segmenter` once, and is a number from then on; the mass is summed as arrays, in the order in which
-`expand` adds it, so that both agree to the last bit.
+teacher's tokens, the candidate and whether it ends the text (`expansion_cases`). The mass is summed
+as arrays, in the order in which `expand` adds it, so that both agree to the last bit.
 
-Letters: `R` texts, `T` teacher's steps of all texts, `C` candidates of all steps, `S` student
-tokens of all texts, `V` votes of all student tokens.
+Letters: as `expansion_arrays`; `N` candidates of one round.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable
 
 import numpy as np
-import pyarrow as pa
 
 from specialize_jax.schemas import Reason
 from specialize_jax.tokenizers import expansion
-from specialize_jax.tokenizers.base import MARKER
-from specialize_jax.tokenizers.expansion import DEPTH, Fate, Recorded, Segmenter
+from specialize_jax.tokenizers import expansion_cases as cases
+from specialize_jax.tokenizers.expansion import DEPTH, Segmenter
+from specialize_jax.tokenizers.expansion_arrays import Steps, Student, VoteColumns
+from specialize_jax.tokenizers.files import load
+from specialize_jax.tokenizers.sentencepiece_model import SentencePieceTokenizer
 
 # Cases kept before the tables start anew, some hundred megabytes.
 _MOST_KEPT = 1 << 21
-# What a case says: the student's id plus one, and below it the number of a fate or one of these.
-_FATES = (Fate.CLOSED, Fate.OPEN, Fate.CONTRADICTS, Fate.OPEN_CONTRADICTS)
-_OPEN, _CONTRADICTS, _OPEN_CONTRADICTS, _NOT_KEPT, _UNKNOWN = range(1, 6)
-_FATE_BITS, _FATE_MASK = 3, 7
-# A case in 63 bits: its place, the candidate's string, and two flags.
-_AT_END, _SAMPLED_END = 1, 2
-_FLAG_BITS, _FLAG_MASK = 2, 3
-_STRING_MASK, _PLACE_SHIFT = (1 << 30) - 1, 32
-
-
-class Steps(NamedTuple):
-    """What a teacher wrote and recorded in `R` texts: `Recorded` as arrays.
-
-    Every text has one step more than tokens: its last holds the candidates at the end.
-
-    Attributes:
-      strings: distinct byte strings; tokens and candidates are numbers of this list.
-      tokens: [T] int32; the sampled token, -1 at the step behind the last token.
-      offsets: [R + 1] int64; the steps of text `r` are `offsets[r]` to `offsets[r + 1]`.
-      candidates: [C] int32; different within a step, the sampled one among them if it is known.
-      probabilities: [C] float64.
-      candidate_offsets: [T + 1] int64; the candidates of each step.
-      has_terminal: [R] bool; whether the candidates at the end were recorded.
-      ended: [R] bool; see `Recorded`.
-      stops: `R` strings or None; see `Recorded`.
-    """
-
-    strings: Sequence[bytes]
-    tokens: np.ndarray
-    offsets: np.ndarray
-    candidates: np.ndarray
-    probabilities: np.ndarray
-    candidate_offsets: np.ndarray
-    has_terminal: np.ndarray
-    ended: np.ndarray
-    stops: Sequence[bytes | None]
-
-    def recorded(self, r: int) -> Recorded:
-        """Returns one text as `expand` reads it."""
-        begin, end = self.offsets[r : r + 2].tolist()
-
-        def listed(step: int) -> dict[bytes, float]:
-            where = slice(*self.candidate_offsets[step : step + 2].tolist())
-            names = [self.strings[number] for number in self.candidates[where].tolist()]
-            return dict(zip(names, self.probabilities[where].tolist(), strict=True))
-
-        return Recorded(
-            [self.strings[number] for number in self.tokens[begin : end - 1].tolist()],
-            [listed(step) for step in range(begin, end - 1)],
-            listed(end - 1) if self.has_terminal[r] else None,
-            self.stops[r],
-            bool(self.ended[r]),
-        )
-
-
-class Student(NamedTuple):
-    """`R` targets in the student's tokens.
-
-    Attributes:
-      texts: the targets' bytes.
-      ids: [S] int32; end-of-sequence last where a target has one.
-      spans: [S, 2] int32; bytes of its text per token; of end-of-sequence not read.
-      offsets: [R + 1] int64; the tokens of each target.
-    """
-
-    texts: Sequence[bytes]
-    ids: np.ndarray
-    spans: np.ndarray
-    offsets: np.ndarray
-
-
-class VoteColumns(NamedTuple):
-    """`expansion.Votes` of many targets, one behind the other and without unused slots.
-
-    Attributes:
-      ids: [V] int32; votes of one position together, most mass first.
-      mass: [V] float64.
-      offsets: [S + 1] int64; the votes of each position.
-      tail: [S] float64.
-      dropped: [S] float64.
-      open_mass: [S] float64.
-      reason: [S] int32.
-    """
-
-    ids: np.ndarray
-    mass: np.ndarray
-    offsets: np.ndarray
-    tail: np.ndarray
-    dropped: np.ndarray
-    open_mass: np.ndarray
-    reason: np.ndarray
-
-
-class _Table(dict[Any, Any]):
-    """Key -> value, made by a function when first asked for."""
-
-    def __init__(self, make: Callable[[Any], Any]) -> None:
-        self._make = make
-
-    def __missing__(self, key: Any) -> Any:
-        value = self[key] = self._make(key)
-        return value
-
-    def of(self, keys: np.ndarray) -> np.ndarray:
-        """Returns the values [N] int64 of integer keys [N]; Python sees distinct keys only."""
-        encoded = pa.array(keys).dictionary_encode()
-        distinct = encoded.dictionary.to_pylist()
-        values = np.fromiter(map(self.__getitem__, distinct), np.int64, len(distinct))
-        return values[encoded.indices.to_numpy()]
-
-
-class _Place(NamedTuple):
-    """Where candidates are read: behind a context, and what was followed of the teacher's text."""
-
-    context: bytes
-    context_ids: bytes
-    stop: bytes | None
-    cut: bytes
-    written: bytes = b""
-
-
-class _Known:
-    """Places, strings and cases of one student as numbers."""
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        self._segmenter = segmenter
-        tokenizer = segmenter.tokenizer
-        self._places: list[_Place] = []
-        self._strings: list[bytes] = []
-        self.places = _Table(lambda place: _append(self._places, _Place(*place)))
-        self.strings = _Table(lambda string: _append(self._strings, string))
-        self.cases = _Table(self._case)
-        self.followed = _Table(self._follow)
-        self.starts_word = _Table(lambda i: tokenizer.pieces([i])[0].startswith(MARKER))
-
-    def _read(self, case: int) -> tuple[_Place, bytes, int]:
-        place, string = case >> _PLACE_SHIFT, (case >> _FLAG_BITS) & _STRING_MASK
-        return self._places[place], self._strings[string], case & _FLAG_MASK
-
-    def _case(self, case: int) -> int:
-        """Returns the student's id plus one (0: none), and in three bits below it what is known."""
-        place, candidate, flags = self._read(case)
-        if not candidate.startswith(place.cut):
-            return _NOT_KEPT
-        if place.cut and candidate == place.cut:
-            return _UNKNOWN
-        string = place.written + candidate[len(place.cut) :]
-        over = expansion.ending(
-            candidate,
-            string,
-            stop=place.stop,
-            is_behind=bool(flags & _AT_END),
-            is_sampled_end=bool(flags & _SAMPLED_END),
-        )
-        fate, token = self._segmenter.next_token(
-            place.context.decode(),
-            tuple(np.frombuffer(place.context_ids, np.int32).tolist()),
-            string if over is None else over,
-            ended=over is not None,
-        )
-        return (0 if token is None else token + 1) << _FATE_BITS | _FATES.index(fate)
-
-    def _follow(self, case: int) -> int:
-        """Returns the place behind a candidate."""
-        place, candidate, _ = self._read(case)
-        written = place.written + candidate[len(place.cut) :]
-        return self.places[place._replace(cut=b"", written=written)]
-
-
-def _append(values: list[Any], value: Any) -> int:
-    values.append(value)
-    return len(values) - 1
 
 
 class Expander:
@@ -218,7 +46,7 @@ class Expander:
             raise ValueError(f"depth must be at least 0, got {depth}")
         self.segmenter, self.depth, self.share = segmenter, depth, share
         self.unlisted_votes = unlisted_votes
-        self.known = _Known(segmenter)
+        self.known = cases.Known(segmenter)
 
     def expand(self, steps: Steps, student: Student) -> VoteColumns:
         """Returns the votes of every student token, the same as `expand` of every text.
@@ -228,7 +56,7 @@ class Expander:
             mass exceeds 1 by more than rounding.
         """
         if len(self.known.cases) >= _MOST_KEPT:
-            self.known = _Known(self.segmenter)
+            self.known = cases.Known(self.segmenter)
         _check(steps, student)
         return _Run(self, steps, student).votes()
 
@@ -270,7 +98,7 @@ class _Run:
             0.0, 1.0 - np.bincount(step_of, self._probabilities, len(self._counts))
         )
         strings = np.array([self._known.strings[string] for string in steps.strings], np.int64)
-        self._cases_of = strings[steps.candidates] << _FLAG_BITS
+        self._strings = strings[steps.candidates]
         last = steps.offsets[1:] - 1
         self._is_behind = np.zeros(len(steps.tokens), bool)
         self._is_behind[last] = True
@@ -303,7 +131,9 @@ class _Run:
             (keys & 0xFFFFFFFF)[order].astype(np.int32),
             mass[order],
             np.concatenate([[0], np.cumsum(np.bincount(position, minlength=size))]),
-            *(np.where(good, t.sums(size), 0.0) for t in (self._tail, self._dropped, self._open)),
+            np.where(good, self._tail.sums(size), 0.0),
+            np.where(good, self._dropped.sums(size), 0.0),
+            np.where(good, self._open.sums(size), 0.0),
             reason,
         )
 
@@ -372,13 +202,13 @@ class _Run:
         for depth in range(self._expander.depth + 1):
             owner, where = self._candidates(step)
             sampled = self._steps.candidates[where] == self._steps.tokens[step][owner]
-            flags = np.where(self._is_behind[step][owner], _AT_END, 0)
-            flags += np.where(sampled & self._may_end[step][owner], _SAMPLED_END, 0)
-            case = (place[owner] << _PLACE_SHIFT) + self._cases_of[where] + flags
+            flags = np.where(self._is_behind[step][owner], cases.AT_END, 0)
+            flags += np.where(sampled & self._may_end[step][owner], cases.SAMPLED_END, 0)
+            case = self._known.cases_of(place[owner], self._strings[where], flags)
             known = self._known.cases.of(case)
             p = self._probabilities[where]
             if mass is None:
-                kept = known != _NOT_KEPT
+                kept = known != cases.NOT_KEPT
                 tail = rho * self._unlisted[step]
                 scale = np.bincount(owner[kept], p[kept], len(step)) + tail
                 good = scale >= expansion.SMALLEST_SCALE
@@ -398,7 +228,7 @@ class _Run:
             position, step, mass = position[owner], step[owner] + 1, amount[followed]
             place = self._known.followed.of(case[followed])
             found = known[followed] if self._expander.unlisted_votes else np.zeros(len(owner), int)
-            self._add_open(position, found >> _FATE_BITS, mass * self._unlisted[step])
+            self._add_open(position, found >> cases.FATE_BITS, mass * self._unlisted[step])
 
     def _candidates(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns for the candidates of some steps which step each is of and where it stands."""
@@ -416,17 +246,17 @@ class _Run:
         is_last: np.ndarray,
     ) -> np.ndarray:
         """Counts candidates that are followed no further; returns [N] bool, which are followed."""
-        fate, token = known & _FATE_MASK, known >> _FATE_BITS
-        unknown = fate == _UNKNOWN
-        goes_on = ~unknown & sampled & ((fate == _OPEN) | (fate == _OPEN_CONTRADICTS))
+        fate, token = known & cases.FATE_MASK, known >> cases.FATE_BITS
+        unknown = fate == cases.UNKNOWN
+        goes_on = ~unknown & sampled & ((fate == cases.OPEN) | (fate == cases.OPEN_CONTRADICTS))
         followed = goes_on & ~is_last
         # The sampled string cannot contradict in the end: how it goes on is unknown.
-        unknown |= goes_on & is_last & (fate != _OPEN)
+        unknown |= goes_on & is_last & (fate != cases.OPEN)
         counted = ~unknown & ~followed
-        contradicts = counted & ((fate == _CONTRADICTS) | (fate == _OPEN_CONTRADICTS))
+        contradicts = counted & ((fate == cases.CONTRADICTS) | (fate == cases.OPEN_CONTRADICTS))
         unknown |= counted & ~contradicts & (token == 0)
         voted = counted & ~contradicts & (token > 0)
-        is_open = counted & ~unknown & ((fate == _OPEN) | (fate == _OPEN_CONTRADICTS))
+        is_open = counted & ~unknown & ((fate == cases.OPEN) | (fate == cases.OPEN_CONTRADICTS))
         self._votes.add((position[voted] << 32) + token[voted] - 1, amount[voted])
         sums = (self._tail, unknown), (self._dropped, contradicts), (self._open, is_open)
         for terms, which in sums:
@@ -461,3 +291,29 @@ def _check(steps: Steps, student: Student) -> None:
         raise ValueError(
             f"step {bad[0]}: expected candidates of mass 1 at most, got {totals[bad[0]]:.4f}"
         )
+
+
+def expand_in_process(
+    path: str, extra_ids: int, sha256: str, steps: Steps, student: Student
+) -> VoteColumns:
+    """Is `Expander.expand` for a pool of processes: each keeps its own expander.
+
+    Args:
+      path: of the student's SentencePiece model.
+      extra_ids: as `load`.
+      sha256: of the model.
+      steps: as `Expander.expand`.
+      student: as `Expander.expand`.
+    """
+    return _expander(path, extra_ids, sha256).expand(steps, student)
+
+
+@functools.lru_cache(maxsize=1)
+def _expander(path: str, extra_ids: int, sha256: str) -> Expander:
+    tokenizer = load(path, extra_ids=extra_ids)
+    if tokenizer.sha256 != sha256:
+        raise ValueError(
+            f"{path!r} was changed: expected {sha256:.16}…, got {tokenizer.sha256:.16}…"
+        )
+    assert isinstance(tokenizer, SentencePieceTokenizer)
+    return Expander(Segmenter(tokenizer))

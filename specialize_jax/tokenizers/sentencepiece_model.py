@@ -3,7 +3,9 @@
 import functools
 import hashlib
 import io
-from collections.abc import Iterable
+import itertools
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from specialize_jax.tokenizers.base import MARKER, Tokenizer
 
 _T5_EXTRA_IDS = 100
 MODEL_TYPES = ("unigram", "bpe")
+# Printable ASCII with single white space inside.
+_PLAIN = re.compile(r"[!-~]+(?:[ \n][!-~]+)*")
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -95,6 +99,51 @@ class SentencePieceTokenizer(Tokenizer):
         bounds = np.cumsum(sizes)
         return ids, np.stack([starts[bounds - sizes], ends[bounds - 1]], axis=1).astype(np.int32)
 
+    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Encodes many texts at once, without end-of-sequence.
+
+        Returns:
+          [S] int32 ids of all `R` texts, and [R + 1] int64: the ids of text `r` are those from
+          `offsets[r]` to `offsets[r + 1]`.
+        """
+        encoded = self._processor.encode(list(texts), num_threads=1)
+        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        flat = itertools.chain.from_iterable(encoded)
+        return np.fromiter(flat, np.int32, int(offsets[-1])), offsets
+
+    def encode_batch_with_spans(
+        self, texts: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Is `encode_with_spans` for many texts at once.
+
+        Returns:
+          Ids and offsets as `encode_batch`, and between them [S, 2] int32 spans.
+        """
+        ids, offsets = self.encode_batch(texts)
+        sizes = self._sizes[ids]
+        ends = np.cumsum(sizes)
+        counts = np.diff(offsets)
+        before = np.concatenate([[0], ends])[offsets[:-1]]
+        # The marker before the text stands for no byte.
+        ends = ends - np.repeat(before, counts) - 1
+        spans = np.stack([np.maximum(ends - sizes, 0), ends], axis=1).astype(np.int32)
+        nothing = np.concatenate([[0], np.cumsum(sizes == 0)])
+        is_plain = nothing[offsets[1:]] == nothing[offsets[:-1]]
+        for r, (text, normal) in enumerate(
+            zip(texts, self._processor.normalize(list(texts)), strict=True)
+        ):
+            if not (is_plain[r] and _is_plain(text, normal)):
+                spans[offsets[r] : offsets[r + 1]] = self.encode_with_spans(text)[1]
+        return ids, spans, offsets
+
+    @functools.cached_property
+    def _sizes(self) -> np.ndarray:
+        """[vocab_size] int32; characters of each piece, 0 where it does not stand for its text."""
+        return np.array(
+            [len(self._piece(i)) if self._is_ordinary(i) else 0 for i in range(self.vocab_size)],
+            np.int32,
+        )
+
     @functools.cached_property
     def _byte_ids(self) -> frozenset[int]:
         return frozenset(filter(self._processor.is_byte, range(len(self._processor))))
@@ -147,6 +196,13 @@ class SentencePieceTokenizer(Tokenizer):
             or processor.is_unused(token_id)
             or processor.is_byte(token_id)
         )
+
+
+def _is_plain(text: str, normalized: str) -> bool:
+    """Whether each byte of a text is one character of its normalised form, a marker before them."""
+    if not _PLAIN.fullmatch(text):
+        return False
+    return normalized == MARKER + text.replace("\n", MARKER).replace(" ", MARKER)
 
 
 def _normalized_bytes_in_source(

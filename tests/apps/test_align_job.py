@@ -1,0 +1,140 @@
+"""The offline job as a whole: bad rows, several processes, several devices, work done before."""
+
+import json
+import math
+
+import pytest
+
+from specialize_jax.data import alignment_parts
+from specialize_jax.schemas import SchemaError, folders, records
+from tests import simulated_devices
+from tests.apps.line import FIXTURES, run
+from tests.fixtures import world
+
+TOKENIZER = f"--student_tokenizer={world.TOKENIZER}"
+
+
+def folder_of(path, rows, *, sha256=None, rows_per_part=3):
+    """Writes records as they come, bad ones too."""
+    folder = folders.make_folder(path)
+    shards = []
+    for start in range(0, len(rows), rows_per_part):
+        part = folder / folders.part_name(len(shards))
+        some = rows[start : start + rows_per_part]
+        folders.write_table(part, records.pa.Table.from_pylist(some, schema=records.ARROW_SCHEMA))
+        shards.append(folders.part_entry(part, len(some)))
+    info = {"schema": records.NAME, "version": folders.VERSION, **world.INFO}
+    info |= {"rows": len(rows), "shards": shards, "tokenizer": {"name": "mine", "sha256": sha256}}
+    folders.write_json(folder / "teacher_info.json", info)
+    return folder
+
+
+def bad_rows():
+    rows = [world.record(index) for index in range(7)]
+    rows[1]["topk_logprobs"][2][1] = 0.5
+    rows[4]["topk_logprobs"][0] = [math.log(0.9), math.log(0.8), -9.0]
+    return rows
+
+
+def align(source, out, *more):
+    return ("align", f"--records={source}", TOKENIZER, f"--out={out}", "--processes=1", *more)
+
+
+def error_of(capsys, *arguments):
+    assert run(*arguments) == 1
+    return capsys.readouterr().err
+
+
+def test_a_bad_row_stops_the_job_and_is_named(tmp_path, capsys):
+    source = folder_of(tmp_path / "records", bad_rows())
+    line = error_of(capsys, *align(source, tmp_path / "out"))
+    place = f"'{source / 'part-00000.parquet'}' row 1 (world/0/1/0): step 2: "
+    assert place + "log-probabilities must be above -9999 and 0 at most, got 0.5 for b" in line
+    assert not (tmp_path / "out" / "alignment_info.json").exists()
+
+
+@pytest.mark.parametrize("mode", ["one_to_one", "marginal"])
+def test_bad_rows_are_skipped_when_told_to_and_listed(tmp_path, capsys, mode):
+    source = folder_of(tmp_path / "records", bad_rows())
+    out = tmp_path / "out"
+    assert run(*align(source, out, "--on_error=skip", f"--mode={mode}")) == 0
+    printed = capsys.readouterr().out
+    info = json.loads((out / "alignment_info.json").read_text())
+    assert info["rows"] == 5
+    assert [(row["row"], row["example_id"]) for row in info["skipped"]] == [
+        (1, "world/0/1"),
+        (1, "world/0/4"),
+    ]
+    assert "candidate mass 1.700123 is above 1" in info["skipped"][1]["error"]
+    assert info["skipped"][1]["file"].endswith("part-00001.parquet")
+    assert all(f"skipped: {row['error']}" in printed for row in info["skipped"])
+    assert run("verify", out) == 0
+    # The good rows are what they would be alone.
+    alone = tmp_path / "alone"
+    good = [row for index, row in enumerate(bad_rows()) if index not in (1, 4)]
+    assert run(*align(folder_of(tmp_path / "good", good), alone, f"--mode={mode}")) == 0
+    assert json.loads((alone / "alignment_info.json").read_text())["coverage"] == info["coverage"]
+
+
+def test_a_folder_of_bad_rows_is_an_error_even_then(tmp_path, capsys):
+    rows = [world.record(index, question=" ") for index in range(4)]
+    source = folder_of(tmp_path / "records", rows)
+    line = error_of(capsys, *align(source, tmp_path / "out", "--on_error=skip"))
+    assert "every record is bad; the first: " in line and "'question' is blank" in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--k_out=0", "--k_out: expected at least 1, got 0"),
+        ("--processes=0", "--processes: expected at least 1, got 0"),
+        ("--on_error=ignore", "--on_error: expected one of fail, skip, got 'ignore'"),
+        ("--mode=nearest", "mode must be one of one_to_one, "),
+    ],
+)
+def test_settings_out_of_range_are_named_before_any_work(tmp_path, capsys, flag, message):
+    out = tmp_path / "out"
+    assert message in error_of(capsys, *align(FIXTURES / "teacher_records", out, flag))
+    assert not out.exists()
+
+
+def test_records_of_another_teacher_tokenizer(tmp_path, capsys):
+    source = folder_of(tmp_path / "records", [world.record(0)], sha256="0" * 64)
+    teacher = f"--teacher_tokenizer={world.TOKENIZER}"
+    line = error_of(capsys, *align(source, tmp_path / "out", teacher))
+    assert f"'{source}': the records' tokens are those of 'mine' with SHA-256 {'0' * 64}" in line
+    assert "student_tokenizer.model' has" in line
+
+
+@pytest.mark.parametrize("mode", ["one_to_one", "marginal"])
+def test_processes_change_no_byte(tmp_path, mode):
+    source = folder_of(tmp_path / "records", [world.record(index) for index in range(8)])
+    for processes in (1, 2):
+        flags = (f"--mode={mode}", f"--processes={processes}")
+        assert run(*align(source, tmp_path / str(processes), *flags)) == 0
+    for name in ("part-00000.parquet", "part-00001.parquet", "part-00002.parquet"):
+        one, two = ((tmp_path / str(n) / name).read_bytes() for n in (1, 2))
+        assert one == two
+
+
+def test_a_finished_part_is_not_made_again(tmp_path):
+    source = folder_of(tmp_path / "records", [world.record(0), world.record(1)])
+    part, target = source / "part-00000.parquet", tmp_path / "part.parquet"
+    settings = alignment_parts.Settings.load(
+        mode="marginal", k_out=4, student_tokenizer=str(world.TOKENIZER)
+    )
+    first = alignment_parts.align_part(part, target, settings)
+    changed = target.stat().st_mtime_ns
+    assert alignment_parts.align_part(part, target, settings) == first
+    assert target.stat().st_mtime_ns == changed
+    with pytest.raises(SchemaError, match="SHA-256 mismatch"):
+        alignment_parts.align_part(part, target, settings, source_sha256="0" * 64)
+    other = alignment_parts.Settings.load(
+        mode="marginal", k_out=5, student_tokenizer=str(world.TOKENIZER)
+    )
+    with pytest.raises(SchemaError, match="made with other settings"):
+        alignment_parts.align_part(part, target, other)
+
+
+def test_eight_devices_give_the_same_targets():
+    assert simulated_devices.run("tests.data.multi_device") == ["one_to_one", "marginal"]
