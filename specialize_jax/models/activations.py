@@ -21,7 +21,11 @@ _in_force: contextvars.ContextVar[tuple[Mesh, Rules] | None] = contextvars.Conte
 
 @contextlib.contextmanager
 def sharded(mesh: Mesh, rules: Rules) -> Iterator[None]:
-    """Within, what is traced has its activations laid out by `rules` on `mesh`."""
+    """Within, what is traced has its activations laid out by `rules` on `mesh`.
+
+    Enter it inside the function that is compiled: `jax.jit` remembers a function's trace, and not
+    whether it was made in here.
+    """
     token = _in_force.set((mesh, rules))
     try:
         yield
