@@ -226,6 +226,7 @@ def logits_of_t5x(written, batch, tiny):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
 @pytest.mark.parametrize("use_orbax", [True, False])
 def test_t5x_trains_on_our_mixtures_and_we_read_its_checkpoint(tmp_path, use_orbax):
     code, log = train(tmp_path, f"train.use_orbax={use_orbax}", "DIVERGENCE='jsd'")
