@@ -15,10 +15,13 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint
 import pytest
 
+from specialize_jax import convert
 from specialize_jax.apps.gin_setup import PACKAGED
 from specialize_jax.losses import Rule
+from specialize_jax.models import t5
 from specialize_jax.schemas import Kind, SparseTargets
 from tests.fixtures import world
 from tests.losses import dense
@@ -27,7 +30,7 @@ with warnings.catch_warnings():  # of t5x and what it imports
     warnings.simplefilter("ignore")
     try:
         import t5x.train
-        from t5x import adafactor, models, trainer
+        from t5x import adafactor, checkpoints, models, trainer
         from t5x.examples.t5 import network
     except ImportError as missing:
         pytest.skip(f"t5x cannot be imported: {missing}", allow_module_level=True)
@@ -199,9 +202,33 @@ def train(tmp_path, *bindings):
     return done.returncode, done.stderr
 
 
+def logits_of_t5x(written, batch, tiny):
+    """The logits of t5x's network on what t5x, or the library that it writes with, reads back."""
+    if (written / "state").exists():
+        read = orbax.checkpoint.PyTreeCheckpointer().restore(written / "state")
+    else:
+        read = checkpoints.load_t5x_checkpoint(str(written))
+    config = network.T5Config(
+        vocab_size=tiny.vocab_size,
+        emb_dim=tiny.d_model,
+        num_heads=tiny.num_heads,
+        num_encoder_layers=tiny.num_encoder_layers,
+        num_decoder_layers=tiny.num_decoder_layers,
+        head_dim=tiny.d_kv,
+        mlp_dim=tiny.d_ff,
+        mlp_activations=("gelu", "linear"),
+    )
+    # The last one tells t5x what is padding; here nothing is.
+    names = ("encoder_input_tokens", "decoder_input_tokens", "decoder_input_tokens")
+    return jax.jit(network.Transformer(config).apply, static_argnames="enable_dropout")(
+        {"params": read["target"]}, *(batch[name] for name in names), enable_dropout=False
+    )
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
 @pytest.mark.parametrize("use_orbax", [True, False])
-def test_t5x_trains_on_our_mixtures(tmp_path, use_orbax):
+def test_t5x_trains_on_our_mixtures_and_we_read_its_checkpoint(tmp_path, use_orbax):
     code, log = train(tmp_path, f"train.use_orbax={use_orbax}", "DIVERGENCE='jsd'")
     assert code == 0, log[-2000:]
     for split in ("train", "training_eval/distill_zero_shot"):
@@ -213,3 +240,11 @@ def test_t5x_trains_on_our_mixtures(tmp_path, use_orbax):
     )
     written = tmp_path / "model" / "checkpoint_2"
     assert (written / ("state" if use_orbax else "checkpoint")).exists()
+
+    config, params = convert.load_t5x(written)
+    words = np.random.default_rng(0).integers(1, config.vocab_size, (2, B, S)).astype(np.int32)
+    batch = {"encoder_input_tokens": words[0], "decoder_input_tokens": words[1]}
+    ours = t5.build(config).logits(params, batch)
+    theirs = logits_of_t5x(written, batch, config)
+    assert np.abs(theirs).max() > 0.1
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
