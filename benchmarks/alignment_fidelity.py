@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from specialize_jax import tokenizers
-from specialize_jax.data import alignment_job
+from specialize_jax.data.aligning import plain
 from specialize_jax.schemas import UNUSED_LOGPROB, Reason
 from specialize_jax.tasks import miniworld
 from specialize_jax.teacher import collect, grammar
@@ -122,18 +122,18 @@ def _score(
         for question in miniworld.questions(family, "test", args.questions):
             texts = _texts(teacher, student, question)
             rows = {k: _row(teacher, question, k) for k in KS}
-            example = alignment_job.align_rows([rows[0]], student, mode="one_to_one", k_out=64)[0]
+            example = plain.align_rows([rows[0]], student, mode="one_to_one", k_out=64)[0]
             ids, text = example.targets.tolist(), example.text["targets_pretokenized"]
             _, spans = student.encode_with_spans(text)
             found = {}
             for k, row in rows.items():
-                recorded = alignment_job.recorded(row)
-                soft = alignment_job.align_rows([row], student, mode="one_to_one", k_out=64)[0].soft
+                recorded = plain.recorded(row)
+                soft = plain.align_rows([row], student, mode="one_to_one", k_out=64)[0].soft
                 found["one_to_one", k] = [_of_soft(soft, j) for j in range(len(ids))]
                 for name, options in variants.items():
                     votes = tokenizers.expand(recorded, ids, spans, segmenter, **options)
                     found[name, k] = [_of_votes(votes, j, token) for j, token in enumerate(ids)]
-            tokens = tuple(alignment_job.recorded(rows[0]).tokens)
+            tokens = tuple(plain.recorded(rows[0]).tokens)
             classes = _classes(student.pieces(ids), text, spans)
             for j, kind in enumerate(classes):
                 begin = 0 if j == 0 else int(spans[j, 0] if j < len(spans) else spans[-1, 1])

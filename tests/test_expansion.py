@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specialize_jax import tokenizers
-from specialize_jax.data import alignment_job
+from specialize_jax.data.aligning import plain
 from specialize_jax.schemas import Reason, records
 from specialize_jax.tasks import miniworld
 from specialize_jax.teacher import importers
@@ -458,7 +458,7 @@ def real_votes():
     for row in importers.SOURCES["codex_top5_steps"].rows(data):
         if not isinstance(row, str):
             ids, spans = t5.encode_with_spans(records.target_text(row))
-            recorded = alignment_job.recorded(row)
+            recorded = plain.recorded(row)
             found.append((ids, tokenizers.expand(recorded, [*ids, 1], spans, segmenter)))
     return found
 

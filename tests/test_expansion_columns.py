@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specialize_jax import tokenizers
-from specialize_jax.data.alignment_columns import Columns
+from specialize_jax.data.aligning.columns import Columns
 from specialize_jax.schemas import records
 from specialize_jax.tasks import miniworld
 from specialize_jax.teacher import collect, importers

@@ -12,9 +12,9 @@ from typing import Any
 from etils import epath
 
 from specialize_jax.apps import progress, provenance
-from specialize_jax.data import alignment_parts, alignment_totals
-from specialize_jax.data.alignment_parts import Settings
-from specialize_jax.data.alignment_totals import Totals
+from specialize_jax.data.aligning import job, totals
+from specialize_jax.data.aligning.job import Settings
+from specialize_jax.data.aligning.totals import Totals
 from specialize_jax.schemas import SchemaError, aligned, folders, records
 
 EPILOG = """\
@@ -97,7 +97,7 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError(f"--processes: expected at least 1, got {args.processes}")
     infos = {folder: folders.read_info(folder, records.NAME) for folder in args.records}
     for folder, info in infos.items():
-        alignment_parts.check_info(info, settings, f"'{folder}'")
+        job.check_info(info, settings, f"'{folder}'")
     out = folders.make_folder(args.out)
     work = [
         (folder, entry, epath.Path(folder) / entry["file"])
@@ -122,7 +122,7 @@ def main(args: argparse.Namespace) -> int:
             rows = part["rows"] + len(part["skipped"])
             raise SchemaError(f"'{source}': expected {entry['rows']} rows, got {rows}")
         by_source[folder].merge(Totals.from_json(part["totals"]))
-        examples = alignment_totals.worst(examples + part["examples"])
+        examples = totals.worst(examples + part["examples"])
         skipped += [{"file": str(source), **row} for row in part["skipped"]]
         shards.append(folders.part_entry(path, part["rows"]))
         done(entry["rows"])
@@ -161,7 +161,7 @@ def _parts(
 
     def align(number: int, executor: concurrent.futures.Executor | None) -> dict[str, Any]:
         _, entry, source = work[number]
-        return alignment_parts.align_part(
+        return job.align_part(
             source,
             targets[number],
             settings,
@@ -203,8 +203,8 @@ def _info(
 ) -> dict[str, Any]:
     """Returns the content of `alignment_info.json`."""
     everything = Totals()
-    for totals in by_source.values():
-        everything.merge(totals)
+    for one in by_source.values():
+        everything.merge(one)
     student, teacher = settings.student, settings.teacher
     return {
         "schema": aligned.NAME,

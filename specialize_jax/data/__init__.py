@@ -2,10 +2,12 @@
 
 | module               | what                                                        | TensorFlow |
 |----------------------|-------------------------------------------------------------|------------|
-| `alignment_parts`    | teacher records to aligned examples, a part at a time       | no         |
-| `alignment_job`      | the same for records in Python                              | no         |
+| `aligning`           | teacher records to aligned examples, a part at a time       | no         |
+| `beam_pipeline`      | the same parts on Apache Beam                               | no         |
+| `exporters`          | aligned examples in other trainers' fields                  | no         |
 | `formats`            | the four formats as pure string functions                   | no         |
 | `corpus`             | aligned folders in memory, split by question                | no         |
+| `windowed`           | which examples share a row                                  | no         |
 | `packing`            | several examples in one row                                 | no         |
 | `packed`             | packed rows on disk, read by index                          | no         |
 | `sources`            | aligned folders as a seqio data source                      | yes        |

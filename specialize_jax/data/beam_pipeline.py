@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from specialize_jax.data import alignment_parts
+from specialize_jax.data.aligning import job
 
 
 class Part(NamedTuple):
@@ -38,9 +38,7 @@ class Part(NamedTuple):
     source_sha256: str
 
 
-def align_parts(
-    parts: Iterable[Part], settings: alignment_parts.Settings, options: Sequence[str] = ()
-) -> None:
+def align_parts(parts: Iterable[Part], settings: job.Settings, options: Sequence[str] = ()) -> None:
     """Makes every part that is not there yet, and waits.
 
     A part that cannot be made (a bad row, a damaged file) is left out and logged, and does not stop
@@ -63,10 +61,8 @@ def align_parts(
     pipeline.run().wait_until_finish()
 
 
-def _align(part: Part, settings: alignment_parts.Settings) -> None:
+def _align(part: Part, settings: job.Settings) -> None:
     try:
-        alignment_parts.align_part(
-            part.source, part.target, settings, source_sha256=part.source_sha256
-        )
+        job.align_part(part.source, part.target, settings, source_sha256=part.source_sha256)
     except ValueError as error:
         logging.getLogger(__name__).warning("left out: %s", error)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from specialize_jax.data import alignment_parts
+from specialize_jax.data.aligning import job
 from specialize_jax.schemas import SchemaError, folders, records
 from tests import simulated_devices
 from tests.apps.line import FIXTURES, run
@@ -120,20 +120,16 @@ def test_processes_change_no_byte(tmp_path, mode):
 def test_a_finished_part_is_not_made_again(tmp_path):
     source = folder_of(tmp_path / "records", [world.record(0), world.record(1)])
     part, target = source / "part-00000.parquet", tmp_path / "part.parquet"
-    settings = alignment_parts.Settings.load(
-        mode="marginal", k_out=4, student_tokenizer=str(world.TOKENIZER)
-    )
-    first = alignment_parts.align_part(part, target, settings)
+    settings = job.Settings.load(mode="marginal", k_out=4, student_tokenizer=str(world.TOKENIZER))
+    first = job.align_part(part, target, settings)
     changed = target.stat().st_mtime_ns
-    assert alignment_parts.align_part(part, target, settings) == first
+    assert job.align_part(part, target, settings) == first
     assert target.stat().st_mtime_ns == changed
     with pytest.raises(SchemaError, match="SHA-256 mismatch"):
-        alignment_parts.align_part(part, target, settings, source_sha256="0" * 64)
-    other = alignment_parts.Settings.load(
-        mode="marginal", k_out=5, student_tokenizer=str(world.TOKENIZER)
-    )
+        job.align_part(part, target, settings, source_sha256="0" * 64)
+    other = job.Settings.load(mode="marginal", k_out=5, student_tokenizer=str(world.TOKENIZER))
     with pytest.raises(SchemaError, match="made with other settings"):
-        alignment_parts.align_part(part, target, other)
+        job.align_part(part, target, other)
 
 
 def test_eight_devices_give_the_same_targets():

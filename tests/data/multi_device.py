@@ -5,8 +5,8 @@ import numpy as np
 import pyarrow as pa
 
 from specialize_jax import tokenizers
-from specialize_jax.data import alignment_batches, alignment_targets
-from specialize_jax.data.alignment_columns import Columns
+from specialize_jax.data.aligning import batches, modes
+from specialize_jax.data.aligning.columns import Columns
 from specialize_jax.schemas import records
 from tests.fixtures import world
 
@@ -18,13 +18,13 @@ def main() -> None:
     columns = Columns(pa.Table.from_pylist(rows, schema=records.ARROW_SCHEMA))
     student = tokenizers.load(world.TOKENIZER)
     devices = jax.local_devices()
-    placed = alignment_batches.on_devices(np.zeros((16, 2)))
+    placed = batches.on_devices(np.zeros((16, 2)))
     assert {shard.data.shape for shard in placed.addressable_shards} == {(2, 2)}
     for mode in ("one_to_one", "marginal"):
         found = []
         for count in (8, 1):
-            alignment_batches.jax.local_devices = lambda count=count: devices[:count]
-            found.append(alignment_targets.align(columns, student, mode=mode, k_out=4).soft)
+            batches.jax.local_devices = lambda count=count: devices[:count]
+            found.append(modes.align(columns, student, mode=mode, k_out=4).soft)
         for name, many, one in zip(found[0]._fields, *found, strict=True):
             if "logprob" in name:
                 # XLA's logarithms differ in the last bit with the size of a device's share.

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from specialize_jax import data
-from specialize_jax.data import alignment_parts
+from specialize_jax.data.aligning import job
 from specialize_jax.schemas import folders, records
 from tests.apps.line import FIXTURES, run
 from tests.fixtures import world
@@ -76,9 +76,7 @@ def test_beam_itself_makes_the_parts_and_leaves_bad_ones_out(beam_pipeline, tmp_
     source = shutil.copytree(RECORDS, tmp_path / "records")
     damaged = source / "part-00000.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    settings = alignment_parts.Settings.load(
-        mode="one_to_one", k_out=8, student_tokenizer=str(world.TOKENIZER)
-    )
+    settings = job.Settings.load(mode="one_to_one", k_out=8, student_tokenizer=str(world.TOKENIZER))
     info = folders.read_info(source, records.NAME)
     (tmp_path / "out").mkdir()
     parts = [

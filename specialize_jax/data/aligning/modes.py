@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from specialize_jax import alignment, tokenizers
-from specialize_jax.data import alignment_batches as batches
-from specialize_jax.data.alignment_columns import Columns, offsets_of, places
+from specialize_jax.data.aligning import batches
+from specialize_jax.data.aligning.columns import Columns, offsets_of, places
 from specialize_jax.data.packing import one_hot
 from specialize_jax.schemas import UNUSED_LOGPROB, Kind, Reason, SparseTargets
 

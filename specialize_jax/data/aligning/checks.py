@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from specialize_jax import tokenizers
-from specialize_jax.data.alignment_columns import Columns, Lists, offsets_of
+from specialize_jax.data.aligning.columns import Columns, Lists, offsets_of
 from specialize_jax.schemas import NO_LOGPROB, SchemaError, records
 
 # Sums by arrays may differ from exact ones by rounding; what is near the limit is looked at.

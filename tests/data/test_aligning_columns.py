@@ -8,8 +8,8 @@ import pytest
 from etils import epath
 
 from specialize_jax import tokenizers
-from specialize_jax.data import alignment_checks, alignment_job
-from specialize_jax.data.alignment_columns import Columns
+from specialize_jax.data.aligning import checks, plain
+from specialize_jax.data.aligning.columns import Columns
 from specialize_jax.schemas import SchemaError, records
 from specialize_jax.teacher import importers
 from tests.fixtures import world
@@ -56,7 +56,7 @@ def test_steps_are_what_a_record_says():
     steps = columns.steps(np.array(with_logprobs))
     float32 = table_of(rows).to_pylist()
     for number, r in enumerate(with_logprobs):
-        found, expected = steps.recorded(number), alignment_job.recorded(float32[r])
+        found, expected = steps.recorded(number), plain.recorded(float32[r])
         assert found[0] == expected[0] and found[3:] == expected[3:]
         pairs = list(zip(found.candidates, expected.candidates, strict=True))
         assert (found.terminal is None) == (expected.terminal is None)
@@ -116,8 +116,8 @@ def test_a_bad_row_among_good_ones_is_found_named_and_skipped(name):
     change(rows[2])
     table = table_of(rows)
     with pytest.raises(SchemaError, match=rf"^here row 2 \(world/0/2/0\): .*{message}"):
-        alignment_checks.checked(table, "here")
-    columns, skipped = alignment_checks.checked(table, "here", skip=True)
+        checks.checked(table, "here")
+    columns, skipped = checks.checked(table, "here", skip=True)
     assert columns.column("example_id").to_pylist() == [f"world/0/{i}" for i in (0, 1, 3)]
     [one] = skipped
     assert (one["row"], one["example_id"], one["sample_id"]) == (2, "world/0/2", 0)
@@ -138,15 +138,15 @@ def test_a_cut_character_and_a_blank_target_are_found():
     blank = cut | {"target_token_start": 2, "target_token_end": 3}
     bare = world.record(1, logprobs=False) | {"completion": " \n"}
     good = world.record(2)
-    found = alignment_checks.suspicious(table_of([cut, good, blank, bare]).combine_chunks())
+    found = checks.suspicious(table_of([cut, good, blank, bare]).combine_chunks())
     assert found.tolist() == [True, False, True, True]
-    _, skipped = alignment_checks.checked(table_of([cut, good, blank, bare]), "here", skip=True)
+    _, skipped = checks.checked(table_of([cut, good, blank, bare]), "here", skip=True)
     assert [row["row"] for row in skipped] == [0, 2, 3]
 
 
 def test_good_rows_are_not_even_looked_at():
-    assert not alignment_checks.suspicious(table_of(variants()).combine_chunks()).any()
-    assert len(alignment_checks.checked(table_of([]), "here")[0]) == 0
+    assert not checks.suspicious(table_of(variants()).combine_chunks()).any()
+    assert len(checks.checked(table_of([]), "here")[0]) == 0
 
 
 def test_tokens_of_another_tokenizer():
@@ -158,5 +158,5 @@ def test_tokens_of_another_tokenizer():
     other["target_token_end"] = 1
     table = table_of([row, other])
     with pytest.raises(SchemaError, match=r"row 1 .*token 0, b'zzzzqqqq', is no token of 'p50k"):
-        alignment_checks.checked(table, "here", teacher)
-    assert len(alignment_checks.checked(table.slice(0, 1), "here", teacher)[0]) == 1
+        checks.checked(table, "here", teacher)
+    assert len(checks.checked(table.slice(0, 1), "here", teacher)[0]) == 1

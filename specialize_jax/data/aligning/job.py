@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from specialize_jax import alignment, tokenizers
-from specialize_jax.data import alignment_checks, alignment_targets
-from specialize_jax.data.alignment_columns import Columns
-from specialize_jax.data.alignment_targets import Targets
-from specialize_jax.data.alignment_totals import Totals, rendered
+from specialize_jax.data.aligning import checks, modes
+from specialize_jax.data.aligning.columns import Columns
+from specialize_jax.data.aligning.modes import Targets
+from specialize_jax.data.aligning.totals import Totals, rendered
 from specialize_jax.schemas import SchemaError, aligned, folders, records
 
 ON_ERROR = ("fail", "skip")
@@ -131,7 +131,7 @@ def align_part(
 
     Returns:
       What a part says of itself, as JSON: `settings` (with the hash of the records), `rows`
-      written, `totals` (of `alignment_totals.Totals`), `examples` (the worst rendered ones) and
+      written, `totals` (of `totals.Totals`), `examples` (the worst rendered ones) and
       `skipped` (the bad rows that were left out: `row`, `example_id`, `sample_id`, `error`).
 
     Raises:
@@ -148,10 +148,10 @@ def align_part(
     if kept is not None:
         return kept
     table = folders.read_table(source, records.ARROW_SCHEMA)
-    columns, skipped = alignment_checks.checked(
+    columns, skipped = checks.checked(
         table, f"'{source}'", settings.teacher, skip=settings.on_error == "skip"
     )
-    targets = alignment_targets.align(
+    targets = modes.align(
         columns, settings.student, mode=settings.mode, k_out=settings.k_out, executor=executor
     )
     return _write(target, columns, targets, {"settings": wanted, "skipped": skipped}, settings)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from specialize_jax import tokenizers
-from specialize_jax.data import alignment_targets
-from specialize_jax.data.alignment_columns import Columns
-from specialize_jax.data.alignment_targets import Targets
+from specialize_jax.data.aligning import modes
+from specialize_jax.data.aligning.columns import Columns
+from specialize_jax.data.aligning.modes import Targets
 from specialize_jax.schemas import UNUSED_LOGPROB, Kind, Reason, SparseTargets
 
 # Worst examples that a part keeps, and a folder of all parts.
@@ -96,7 +96,7 @@ def rendered(
     if not len(rows):
         return []
     records = columns.table.take(rows).to_pylist()
-    ranges = alignment_targets.ranges(columns, targets, rows, tokenizer)
+    ranges = modes.ranges(columns, targets, rows, tokenizer)
     return [
         _render(record, targets, r, here, tokenizer)
         for record, r, here in zip(records, rows.tolist(), ranges, strict=True)

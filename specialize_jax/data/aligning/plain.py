@@ -1,6 +1,6 @@
 """The alignment of the offline job for records in Python: one row in, one aligned row out.
 
-The job itself (`alignment_parts`) never makes such rows; both run the same `alignment_targets`.
+The job itself (`job`) never makes such rows; both run the same `modes`.
 
 Letters: `S` student tokens of an example, `K_out` entries kept per student token.
 """
@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from specialize_jax import tokenizers
-from specialize_jax.data import alignment_targets
-from specialize_jax.data.alignment_columns import Columns
+from specialize_jax.data.aligning import modes
+from specialize_jax.data.aligning.columns import Columns
 from specialize_jax.schemas import NO_LOGPROB, SparseTargets
 from specialize_jax.schemas.aligned import TEXT_COLUMNS
 from specialize_jax.schemas.records import ARROW_SCHEMA
@@ -58,8 +58,8 @@ def align_rows(
       ValueError: unknown mode.
     """
     columns = Columns(pa.Table.from_pylist(list(rows), schema=ARROW_SCHEMA))
-    targets = alignment_targets.align(columns, tokenizer, mode=mode, k_out=k_out)
-    ranges = alignment_targets.ranges(columns, targets, np.arange(len(rows)), tokenizer)
+    targets = modes.align(columns, tokenizer, mode=mode, k_out=k_out)
+    ranges = modes.ranges(columns, targets, np.arange(len(rows)), tokenizer)
     texts = pa.table(columns.texts()).select(TEXT_COLUMNS).to_pylist()
     bounds = zip(targets.offsets[:-1].tolist(), targets.offsets[1:].tolist(), strict=True)
     return [

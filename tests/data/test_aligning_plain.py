@@ -5,7 +5,7 @@ import pytest
 from etils import epath
 
 from specialize_jax import tokenizers
-from specialize_jax.data import alignment_job
+from specialize_jax.data.aligning import plain
 from specialize_jax.schemas import Kind, Reason, aligned
 from specialize_jax.teacher import importers
 from tests.real_data import data_dir
@@ -30,12 +30,12 @@ def rows(data):
 
 
 def test_marginal_rows_hold_what_expand_says(rows, t5):
-    examples = alignment_job.align_rows(rows[:5], t5, mode="marginal", k_out=40)
+    examples = plain.align_rows(rows[:5], t5, mode="marginal", k_out=40)
     segmenter = tokenizers.Segmenter(t5)
     for row, example in zip(rows[:5], examples, strict=True):
         aligned.check_soft(example.soft, example.targets, "here")
         ids, spans = t5.encode_with_spans(example.text["targets_pretokenized"])
-        votes = tokenizers.expand(alignment_job.recorded(row), [*ids, 1], spans, segmenter)
+        votes = tokenizers.expand(plain.recorded(row), [*ids, 1], spans, segmenter)
         assert example.targets.tolist() == [*ids, 1]
         assert np.all(example.soft.kind == Kind.TRANSFERRED)
         np.testing.assert_allclose(
@@ -51,11 +51,11 @@ def test_marginal_rows_hold_what_expand_says(rows, t5):
 
 
 def test_end_of_sequence_is_transferred_and_a_cut_text_has_none(rows, t5):
-    whole = alignment_job.align_rows(rows[:1], t5, mode="marginal", k_out=8)[0]
+    whole = plain.align_rows(rows[:1], t5, mode="marginal", k_out=8)[0]
     assert whole.targets[-1] == t5.eos_id == whole.soft.ids[-1, 0]
     assert whole.soft.kind[-1] == Kind.TRANSFERRED
     cut = rows[0] | {"finish_reason": "length"}
-    example = alignment_job.align_rows([cut], t5, mode="marginal", k_out=8)[0]
+    example = plain.align_rows([cut], t5, mode="marginal", k_out=8)[0]
     assert example.targets.tolist() == whole.targets.tolist()[:-1]
 
 
@@ -64,10 +64,10 @@ def test_terminal_candidates_serve_where_the_end_was_not_written(rows, t5):
     end = row["target_token_end"]
     short = row | {name: row[name][:end] for name in _COLUMNS}
     short["completion"] = b"".join(short["token_bytes"]).decode()
-    example = alignment_job.align_rows([short], t5, mode="marginal", k_out=8)[0]
+    example = plain.align_rows([short], t5, mode="marginal", k_out=8)[0]
     assert example.soft.kind[-1] == Kind.TRANSFERRED and example.soft.ids[-1, 0] == t5.eos_id
     none = short | {"terminal_bytes": None, "terminal_logprobs": None}
-    example = alignment_job.align_rows([none], t5, mode="marginal", k_out=8)[0]
+    example = plain.align_rows([none], t5, mode="marginal", k_out=8)[0]
     assert example.soft.reason[-1] == Reason.END_OF_SEQUENCE
 
 
@@ -82,7 +82,7 @@ def test_a_last_token_that_holds_the_end_votes_for_it(rows, t5):
     columns["token_logprobs"][-1] = -0.1
     row = row | columns | {"terminal_bytes": None, "terminal_logprobs": None}
     row["completion"] = b"".join(columns["token_bytes"]).decode()
-    example = alignment_job.align_rows([row], t5, mode="marginal", k_out=8)[0]
+    example = plain.align_rows([row], t5, mode="marginal", k_out=8)[0]
     assert (example.soft.kind[-1], example.soft.ids[-1, 0]) == (Kind.TRANSFERRED, t5.eos_id)
     # `.` and one newline may go on.
     ends = np.exp(-0.1), np.exp(-3.0)
@@ -93,11 +93,11 @@ def test_a_record_without_logprobs_stays_a_one_hot(rows, t5):
     row = rows[0]
     bare = row | {name: [] for name in ("topk_bytes", "topk_logprobs", "token_bytes")}
     bare |= {"token_logprobs": [], "target_token_start": 0, "target_token_end": 0}
-    example = alignment_job.align_rows([bare], t5, mode="marginal", k_out=8)[0]
+    example = plain.align_rows([bare], t5, mode="marginal", k_out=8)[0]
     assert np.all(example.soft.reason == Reason.NO_LOGPROBS)
 
 
 def test_marginal_needs_a_sentencepiece_student(rows, data):
     gpt = tokenizers.load(data / "tokenizer_tiktoken" / "p50k_base.tiktoken")
     with pytest.raises(ValueError, match="needs a SentencePiece student, got 'p50k_base'"):
-        alignment_job.align_rows(rows[:1], gpt, mode="marginal", k_out=8)
+        plain.align_rows(rows[:1], gpt, mode="marginal", k_out=8)
