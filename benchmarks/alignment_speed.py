@@ -16,7 +16,7 @@ GSM8K's human solutions, teacher tokens p50k_base, student tokens T5; medians. F
   | numba, ready costs | the same without the edit distances: the bare dynamic program           |
 
 - `lengths`: whole solutions joined; full width, `band=` and `offsets`.
-- `job`: `specialize-jax align`, Parquet in and out, on solutions with made-up candidates.
+- `job`: `specialize-jax align`, Parquet in and out, on records of `made_up_records`.
 - `device`: where there is a GPU, the dynamic program's bytes against its memory bandwidth.
 
 numba and editdistance are no dependencies of ours; without them their lines are left out.
@@ -26,7 +26,6 @@ import argparse
 import contextlib
 import functools
 import importlib.metadata
-import io
 import itertools
 import json
 import math
@@ -34,6 +33,9 @@ import os
 import pathlib
 import platform
 import re
+import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -47,7 +49,6 @@ import numpy as np
 from specialize_jax import alignment, tokenizers
 from specialize_jax.alignment import batch
 from specialize_jax.alignment.transfer import MODES
-from specialize_jax.apps import main as cli
 from specialize_jax.teacher import records
 
 # Bytes per second of main memory, from the makers' data sheets, by JAX's name of the device.
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=7473, help="solutions aligned by ours")
     parser.add_argument("--baseline_sequences", type=int, default=100, help="and by the others")
     parser.add_argument("--longest", type=int, default=8192, help="tokens, for `lengths`")
-    parser.add_argument("--answers", type=int, default=2000, help="for `job`")
+    parser.add_argument("--answers", type=int, default=20_000, help="for `job`")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are printed")
     flags = parser.parse_args()
     data = pathlib.Path(flags.data)
@@ -88,7 +89,7 @@ def main() -> None:
         found[part] = {
             "ratios": lambda: ratios(solutions, flags.baseline_sequences, flags.repeats),
             "lengths": lambda: lengths(solutions, flags.longest, flags.repeats),
-            "job": lambda: job(solutions[: flags.answers], data),
+            "job": lambda: job(flags.answers, data),
             "device": lambda: device(flags.repeats),
         }[part]()
     if flags.json:
@@ -248,25 +249,32 @@ def _spans(tokens: Sequence[bytes]) -> list[tuple[int, int]]:
 # ---- job ----
 
 
-def job(solutions: Sequence[Solution], data: pathlib.Path) -> dict[str, float]:
-    """Prints answers/s of `specialize-jax align` for each mode, the second of two runs."""
+def job(answers: int, data: pathlib.Path) -> dict[str, dict[str, float]]:
+    """Prints answers/s of `specialize-jax align` for each mode; a process starts and compiles."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        rows = list(made_up_records.rows([(s.text, s.teacher) for s in solutions]))
-        info = dict.fromkeys(("teacher", "tokenizer", "sampling", "source"), "made up")
-        records.write(rows, f"{folder}/records", info)
+        info = dict.fromkeys(("teacher", "tokenizer", "sampling", "source"))
+        records.write(made_up_records.rows(data, answers), f"{folder}/records", info)
         student = str(data / "tokenizer_t5" / "spiece.model")
         for mode in MODES:
-            for run in range(2):
-                arguments = ["align", "--records", f"{folder}/records", "--mode", mode]
-                arguments += ["--student_tokenizer", student, "--out", f"{folder}/{mode}{run}"]
-                start = time.perf_counter()
-                silent = io.StringIO()
-                with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
-                    assert cli.main(arguments) == 0
-                found[mode] = len(rows) / (time.perf_counter() - start)
-            print(f"{mode:12s} {found[mode]:9,.0f} answers/s")
+            command = [sys.executable, "-m", "specialize_jax.apps.main", "align"]
+            command += ["--records", f"{folder}/records", "--out", f"{folder}/{mode}"]
+            command += ["--student_tokenizer", student, "--mode", mode]
+            wall, cpu = time.perf_counter(), _processor_seconds()
+            subprocess.run(command, check=True, capture_output=True)
+            wall, cpu = time.perf_counter() - wall, _processor_seconds() - cpu
+            found[mode] = {"answers_per_s": answers / wall, "cpu_us": cpu / answers * 1e6}
+            print(
+                f"{mode:12s} {answers} answers in {wall:.1f} s: {answers / wall:9,.0f}/s, "
+                f"{cpu / answers * 1e6:,.0f} us of processor time each",
+                flush=True,
+            )
     return found
+
+
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 # ---- device ----
