@@ -9,6 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 
 VENV := .venv
 OLDEST := .venv-oldest
+LIBTPU := .libtpu
 BEAM := .venv-beam
 PYTHON := $(VENV)/bin/python
 WORKERS ?= auto
@@ -56,7 +57,13 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt specialize_jax/__ini
 	  echo "it needs an index that it can reach (PIP_INDEX_URL, HTTPS_PROXY). Then run the same command again." >&2; exit 1; }
 	touch $@
 
-test: lint  ## lint, types, and every test
+# What compiles for TPUs, apart from the environment: JAX would look for a TPU in every process that finds it.
+$(LIBTPU)/.installed: constraints.txt $(VENV)/.installed
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(LIBTPU) \
+	  -c constraints.txt libtpu || echo "no libtpu for this machine: the tests of 'compile' skip" >&2
+	mkdir -p $(LIBTPU); touch $@
+
+test: lint $(LIBTPU)/.installed  ## lint, types, and every test
 	@$(TEST_ENV) $(PYTHON) $(PYTEST)
 
 lint: venv  ## ruff and mypy

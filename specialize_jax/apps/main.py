@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, bool]] = {
     "export": ("export", "aligned examples as a file of another trainer", False),
     "pack": ("pack", "mix the four formats and pack them into rows", True),
     "train": ("train", "train a student on packed rows", True),
+    "compile": ("compile", "compile a run's training step for TPUs, without TPUs", True),
     "evaluate": ("evaluate", "score checkpoints on the evaluation sets", True),
     "convert": ("convert", "checkpoints of Hugging Face and t5x to ours, and back", False),
     "report": ("report", "one page from the files of a run", False),

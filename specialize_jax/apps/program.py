@@ -35,6 +35,47 @@ class Program(NamedTuple):
     eval_step: step.EvalStep
 
 
+def from_settings(
+    model: Model,
+    mesh: Mesh,
+    *,
+    train_steps: int,
+    objective: str,
+    rule: losses.Rule,
+    optimizer: str,
+    learning_rate: float,
+    schedule: str,
+    warmup_steps: int,
+    weight_decay: float,
+    clip: float | None,
+    **settings: Any,
+) -> Program:
+    """Makes the programs as a run's settings say; see `train.run` for the settings.
+
+    Args:
+      model: the student.
+      mesh: devices, or those of a topology without hardware.
+      train_steps: updates in all.
+      objective: of `losses.OBJECTIVES`.
+      rule: the divergence.
+      optimizer: of `optimizers.build`.
+      learning_rate: peak.
+      schedule: of `optimizers.schedule`.
+      warmup_steps: linear warm-up.
+      weight_decay: of the optimizer.
+      clip: bound on the gradient's norm; None for none.
+      **settings: of `build`.
+    """
+    course = optimizers.schedule(
+        schedule,
+        base_learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        total_steps=train_steps,
+    )
+    tx = optimizers.build(optimizer, course, weight_decay=weight_decay, clip=clip)
+    return build(model, mesh, objective=objective, rule=rule, tx=tx, course=course, **settings)
+
+
 def build(
     model: Model,
     mesh: Mesh,
@@ -45,7 +86,7 @@ def build(
     course: optimizers.Schedule,
     microbatches: int = 1,
     loss_chunk: int = 1024,
-    rules: partitioning.Rules = partitioning.STANDARD_RULES,
+    logical_axis_rules: partitioning.Rules | None = None,
     seed: int = 0,
 ) -> Program:
     """Makes the programs; nothing is compiled yet.
@@ -59,12 +100,13 @@ def build(
       course: its learning rate, for the metrics.
       microbatches: parts of the batch that are worked one after the other.
       loss_chunk: tokens whose logits exist at a time, on each shard.
-      rules: logical axes of parameters to mesh axes.
+      logical_axis_rules: of parameters; None for `partitioning.STANDARD_RULES`.
       seed: of weights and dropout.
     """
     placed_create = functools.partial(create, tx=tx, seed=seed)
     draw = functools.partial(model.init, jax.random.key(seed))
     shapes = jax.eval_shape(lambda: placed_create(draw()))
+    rules = logical_axis_rules or partitioning.STANDARD_RULES
     shardings = partitioning.state_shardings(shapes, model.axes(), mesh, rules)
     loss_fn = make_loss_fn(
         model,

@@ -17,7 +17,7 @@ from specialize_jax.apps import gin_setup, program, provenance
 from specialize_jax.data.packed import PackedRows
 from specialize_jax.models import Model
 from specialize_jax.schemas import folders
-from specialize_jax.training import TrainState, checkpoints, loop, optimizers, partitioning
+from specialize_jax.training import TrainState, checkpoints, loop, partitioning
 
 EPILOG = """\
 example:
@@ -154,22 +154,21 @@ def run(
     content = (epath.Path(packed_dir) / tokenizer_file).read_bytes()
     folders.write_bytes(folder / tokenizer_file, content)
 
-    course = optimizers.schedule(
-        schedule,
-        base_learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        total_steps=train_steps,
-    )
-    made = program.build(
+    made = program.from_settings(
         model,
         mesh,
+        train_steps=train_steps,
         objective=objective,
         rule=rule,
-        tx=optimizers.build(optimizer, course, weight_decay=weight_decay, clip=clip),
-        course=course,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        warmup_steps=warmup_steps,
+        weight_decay=weight_decay,
+        clip=clip,
         microbatches=microbatches,
         loss_chunk=loss_chunk,
-        rules=logical_axis_rules or partitioning.STANDARD_RULES,
+        logical_axis_rules=logical_axis_rules,
         seed=seed,
     )
     parameters = sum(leaf.size for leaf in jax.tree.leaves(made.like.params))

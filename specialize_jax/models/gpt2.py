@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from specialize_jax.models import attention, boundary
+from specialize_jax.models import attention, boundary, flops
 from specialize_jax.models.gpt2_config import SIZES, GPT2Config
 from specialize_jax.models.gpt2_network import GPT2, DecoderLayer, layout
 from specialize_jax.models.interface import Batch, Cache, Model, Params
@@ -49,6 +49,7 @@ def build(config: GPT2Config, *, name: str = "gpt2") -> Model:
         start_tokens=_start_tokens,
         init_cache=functools.partial(_init_cache, config),
         decode_step=functools.partial(_decode_step, config),
+        row_flops=functools.partial(flops.gpt2_row, config),
     )
 
 

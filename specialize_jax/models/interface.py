@@ -1,4 +1,4 @@
-"""What the rest of the library knows of a student: eight functions over plain pytrees.
+"""What the rest of the library knows of a student: nine functions over plain pytrees.
 
 Letters: `B` rows, `Tin` input tokens, `S` decoder tokens, `D` model width, `V` vocabulary.
 """
@@ -54,6 +54,8 @@ class Model:
       decode_step: `decode_step(params, cache, tokens [B]) -> (logits [B, V] float32, cache)`. The
         returned cache has the given one's shapes and dtypes, so it can be carried by a loop and
         donated.
+      row_flops: `row_flops(inputs, targets) -> int`, FLOPs of the matrix products of one row
+        forward, from its lengths; see `flops`.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Model:
     start_tokens: Callable[[jax.Array], jax.Array]
     init_cache: Callable[[Params, jax.Array, int], Cache]
     decode_step: Callable[[Params, Cache, jax.Array], tuple[jax.Array, Cache]]
+    row_flops: Callable[[int, int], int]
 
 
 def pad_inputs(model: Model, rows: Sequence[Sequence[int]], length: int) -> np.ndarray:

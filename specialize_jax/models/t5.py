@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from specialize_jax.models import attention, boundary
+from specialize_jax.models import attention, boundary, flops
 from specialize_jax.models.interface import Batch, Cache, Model, Params
 from specialize_jax.models.t5_config import ACTIVATIONS, SIZES, T5Config
 from specialize_jax.models.t5_network import T5, DecoderLayer, relative_bias
@@ -48,6 +48,7 @@ def build(config: T5Config, *, name: str = "t5") -> Model:
         start_tokens=_start_tokens,
         init_cache=functools.partial(_init_cache, config),
         decode_step=functools.partial(_decode_step, config),
+        row_flops=functools.partial(flops.t5_row, config),
     )
 
 
