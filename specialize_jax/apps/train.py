@@ -13,6 +13,7 @@ import jax
 from etils import epath
 
 from specialize_jax import convert, losses, models
+from specialize_jax.apps import dry_run as preview
 from specialize_jax.apps import gin_setup, program, provenance
 from specialize_jax.data.packed import PackedRows
 from specialize_jax.models import Model
@@ -28,13 +29,18 @@ The same command again goes on where the last checkpoint stands."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags; all settings are gin's."""
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="print steps, tokens, passes, memory and hours, from a few steps; write nothing",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     """Trains as the gin files say; a run that SIGTERM stopped early does not count as done."""
     # Packing imports TensorFlow: in a process of its own, with the same gin files.
     pack_again = functools.partial(_pack, gin_setup.flags(args))
-    is_done = gin_setup.configured(args, run, pack_again=pack_again)()
+    is_done = gin_setup.configured(args, run, pack_again=pack_again, dry_run=args.dry_run)()
     return 0 if is_done else 128 + signal.SIGTERM
 
 
@@ -77,6 +83,7 @@ def run(
     log_period: int = 10,
     seed: int = 0,
     pack_again: Callable[[str], None] | None = None,
+    dry_run: bool = False,
 ) -> bool:
     """Trains a student.
 
@@ -117,6 +124,7 @@ def run(
       log_period: steps between lines of `metrics.jsonl`.
       seed: of weights, dropout and the order of the data.
       pack_again: packs into a folder, for `packed_dir=None`.
+      dry_run: see the package's `dry_run`; nothing is written.
 
     Returns:
       Whether all steps are done; SIGTERM saves and stops before.
@@ -125,10 +133,10 @@ def run(
       ValueError: coverage below `min_coverage`, or settings that do not fit the data or an earlier
         run in `model_dir`.
     """
-    folder = folders.make_folder(model_dir)
+    folder = epath.Path(model_dir) if dry_run else folders.make_folder(model_dir)
     if packed_dir is None:
         packed_dir = str(folder / "packed")
-        if folders.schema_of(packed_dir) is None and pack_again is not None:
+        if folders.schema_of(packed_dir) is None and pack_again is not None and not dry_run:
             pack_again(packed_dir)
     if eval_steps is not None and eval_steps < 1:
         raise ValueError(f"EVAL_STEPS: expected None or at least 1, got {eval_steps}")
@@ -150,10 +158,6 @@ def run(
         "data": rows.digest,
     }
     check_same_run(folder / "checkpoints", config)
-    tokenizer_file = rows.info["student_tokenizer"]["file"]
-    content = (epath.Path(packed_dir) / tokenizer_file).read_bytes()
-    folders.write_bytes(folder / tokenizer_file, content)
-
     made = program.from_settings(
         model,
         mesh,
@@ -190,6 +194,15 @@ def run(
         )
         return made.start(params)
 
+    step_flops = 3 * batch_size * model.row_flops(*rows.info["lengths"].values())
+    if dry_run:
+        sizes = {"batch_size": batch_size, "train_steps": train_steps, "step_flops": step_flops}
+        preview.show(made, rows, start(), **sizes)
+        return True
+
+    tokenizer_file = rows.info["student_tokenizer"]["file"]
+    content = (epath.Path(packed_dir) / tokenizer_file).read_bytes()
+    folders.write_bytes(folder / tokenizer_file, content)
     eval_fn = None
     if "validation" in rows.info["splits"]:
         held_out = PackedRows(packed_dir, "validation", batch_rows=batch_size)
@@ -216,6 +229,7 @@ def run(
         eval_period=eval_period,
         max_to_keep=checkpoints_to_keep,
         config=config,
+        step_flops=step_flops,
     )
     reached = int(state.step)
     word = "done" if reached == train_steps else f"at step {reached} of {train_steps}"

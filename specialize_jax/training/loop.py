@@ -15,7 +15,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from specialize_jax.training import checkpoints, metrics, partitioning
+from specialize_jax.training import checkpoints, chips, metrics, partitioning
 from specialize_jax.training.step import EvalStep, TrainStep
 from specialize_jax.training.train_state import TrainState
 
@@ -45,6 +45,7 @@ def fit(
     max_to_keep: int | None = None,
     config: Mapping[str, Any] | None = None,
     group_names: Sequence[str] = metrics.FORMATS,
+    step_flops: int | None = None,
 ) -> TrainState:
     """Trains to `train_steps`, from the latest checkpoint in `model_dir` if there is one.
 
@@ -75,6 +76,8 @@ def fit(
       max_to_keep: see `checkpoints.Checkpoints`.
       config: see `checkpoints.Checkpoints`.
       group_names: names of the loss's groups; the four data formats.
+      step_flops: of a step on all devices; where the devices' peak is known, lines then say `mfu`,
+        the share of it.
 
     Returns:
       The last state. Its step is below `train_steps` if SIGTERM stopped the run.
@@ -137,6 +140,7 @@ def fit(
                 values = window.summary(group_names)
                 rate = clock.steps_per_second()
                 values["tokens_per_second"] = rate and rate * values["tokens"] / window.steps
+                values |= _utilization(rate, step_flops)
                 lines.append(step, "train", values)
                 if is_first_host:
                     print(_progress(step, train_steps, values, rate), file=sys.stderr)
@@ -239,12 +243,22 @@ class _Clock:
         return self.steps / self._seconds if self.steps and self._seconds else None
 
 
+def _utilization(rate: float | None, step_flops: int | None) -> dict[str, float]:
+    """Returns the share of the devices' peak that the steps' FLOPs are, where it is known."""
+    chip = chips.find(jax.devices()[0].device_kind)
+    if rate is None or step_flops is None or chip is None:
+        return {}
+    return {"mfu": rate * step_flops / jax.device_count() / chip.flops}
+
+
 def _progress(
     step: int, train_steps: int, values: Mapping[str, float | None], rate: float | None
 ) -> str:
     """The line on the screen."""
     parts = [f"step {step}/{train_steps}", f"loss {_number(values['loss'], '.4f')}"]
     parts.append(f"{_number(values['tokens_per_second'], ',.0f')} tokens/s")
+    if values.get("mfu") is not None:
+        parts.append(f"MFU {_number(values['mfu'], '.1%')}")
     if rate is not None:
         left = datetime.timedelta(seconds=round((train_steps - step) / rate))
         parts.append(f"{left} left")

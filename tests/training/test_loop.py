@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from specialize_jax import training
-from specialize_jax.training import checkpoints, metrics
+from specialize_jax.training import checkpoints, chips, metrics
 from tests.training import damage, toy
 
 STEPS = 9
@@ -162,6 +162,15 @@ def test_metrics_are_fetched_once_a_line(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "device_get", lambda tree: fetches.append(tree) or fetch(tree))
     toy.run(tmp_path, 8, log_period=4, save_period=8)
     assert [len(tree) for tree in fetches] == [4, 4]
+
+
+def test_lines_say_the_share_of_the_peak_where_it_is_known(tmp_path, monkeypatch, capsys):
+    chip = chips.Chip("made up", 1e9, 0, 0, 0)
+    monkeypatch.setattr(chips, "find", lambda kind: chip)
+    toy.run(tmp_path, STEPS, step_flops=1000)
+    last = [line for line in metrics.read(tmp_path / "metrics.jsonl") if line.get("mfu")][-1]
+    assert 0 < last["mfu"] < 1
+    assert f"MFU {last['mfu']:.1%}" in capsys.readouterr().err
 
 
 def test_periods_have_to_be_positive(tmp_path):
