@@ -168,6 +168,10 @@ def test_parameters_that_do_not_fit_are_not_saved(tmp_path):
     assert "missing parameter encoder/encoder_norm/scale" in message
     assert "logits_dense/kernel: expected shape (32, 64), got (32, 63)" in message
     assert not (tmp_path / "none").exists()
+    config, params = convert.load_hf(UNTIED)
+    with pytest.raises(FileNotFoundError, match="other files in a folder, found no absent"):
+        convert.save_hf(config, params, tmp_path / "none", source="absent")
+    assert not (tmp_path / "none").exists()
 
 
 def test_other_models_and_folders_are_refused(folder, tmp_path):

@@ -90,6 +90,8 @@ def test_another_vocabulary_is_an_error(tmp_path):
     folder, _ = tiny.folder(tmp_path)
     with pytest.raises(ValueError, match="vocabulary of 128 rows, 256 are wanted"):
         convert.load_hf(folder, vocab_size=256)
+    with pytest.raises(ValueError, match="vocabulary of 128 rows, 0 are wanted"):
+        convert.load_hf(folder, vocab_size=0)
     raw = json.loads((folder / "config.json").read_text()) | {"vocab_size": 129}
     (folder / "config.json").write_text(json.dumps(raw))
     with pytest.raises(ValueError, match=r"shared.weight: expected shape \(129, 8\), got \(128, 8"):
