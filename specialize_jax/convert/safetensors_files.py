@@ -152,7 +152,10 @@ class Reader:
 
 def _files_of_index(path: epath.Path) -> list[str]:
     try:
-        return sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        files = set(json.loads(path.read_text())["weight_map"].values())
+        if strange := [file for file in files if not isinstance(file, str)]:
+            raise ValueError(f"a shard is called {strange[0]!r}")
+        return sorted(files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected JSON with a weight_map: {error!r}") from error
 

@@ -122,7 +122,7 @@ def test_missing_shards_are_named_at_once(tmp_path):
     assert "model-00001-of-00004.safetensors, model-00003-of-00004" in str(caught.value)
 
 
-@pytest.mark.parametrize("index", ["{", "[]", '{"metadata": {}}'])
+@pytest.mark.parametrize("index", ["{", "[]", '{"metadata": {}}', '{"weight_map": {"a": 3}}'])
 def test_a_damaged_index_is_named(folder, index):
     (folder / "model.safetensors.index.json").write_text(index)
     with pytest.raises(ValueError, match="index.json: expected JSON with a weight_map"):
