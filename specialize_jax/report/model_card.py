@@ -180,7 +180,7 @@ def _evaluations(folder: epath.Path) -> list[collect.Evaluation]:
 
 def _scores(evaluations: Sequence[collect.Evaluation], step: int) -> Iterator[str]:
     rows = [
-        f"| {task} | {metric} | {value:.4f} | {_plain(metrics.get(_error_of(metric)))} | "
+        f"| {task} | {metric} | {value:.4f} | {_rounded(metrics.get(_error_of(metric)))} | "
         f"{_plain(count)} |"
         for evaluation in evaluations
         for task, (metrics, count, _) in sorted(evaluation.results.items())
@@ -193,6 +193,11 @@ def _scores(evaluations: Sequence[collect.Evaluation], step: int) -> Iterator[st
     yield "| task | metric | value | standard error | questions |"
     yield "|---|---|---|---|---|"
     yield from rows
+
+
+def _rounded(value: Any) -> str:
+    number = coerce.number(value)
+    return UNKNOWN if number is None else f"{number:.4f}"
 
 
 def _error_of(metric: str) -> str:

@@ -103,7 +103,7 @@ def test_everything_that_the_files_say(model_dir):
     assert "| CLIP | none |" in settings
     assert "| OPTIMIZER | unknown |" in settings
     assert "| git commit | abc123 |" in settings
-    row = "| gsm8k_zero_shot | exact_match,corrected | 0.2500 | 0.01 | 500 |"
+    row = "| gsm8k_zero_shot | exact_match,corrected | 0.2500 | 0.0100 | 500 |"
     assert row in sections["Scores"]
     assert "0.1250" not in sections["Scores"]
 
