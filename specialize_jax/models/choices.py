@@ -53,5 +53,5 @@ def _check_numbers(config: Any) -> None:
                     f"Expected {field.name} to be a whole number from {least} on, got {value!r}."
                 )
     rate = config.dropout_rate
-    if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
+    if not isinstance(rate, numbers.Real) or not 0 <= float(rate) < 1:
         raise ValueError(f"Expected dropout_rate to be in [0, 1), got {rate!r}.")

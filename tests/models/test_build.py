@@ -66,6 +66,12 @@ def test_numbers_that_no_student_can_have_are_named(size, field, value):
         models.build(size, **{field: value})
 
 
+def test_gpt2_pads_with_a_token_that_it_has():
+    with pytest.raises(ValueError, match="pad_id below vocab_size, 256, got 50256"):
+        models.build("gpt2_tiny", vocab_size=256)
+    assert models.build("gpt2_tiny", vocab_size=256, pad_id=255).pad_id == 255
+
+
 def test_flan_is_tuned_with_dropout_and_overrides_replace_it():
     assert models.build("flan_t5_small").config.dropout_rate == 0.1
     assert models.build("flan_t5_small", dropout_rate=0.0).config == t5.SIZES["t5_1_1_small"]
