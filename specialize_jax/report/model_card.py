@@ -84,12 +84,11 @@ def _title(run: Mapping[str, Any], step: int) -> tuple[str, str]:
     """The heading, and where the card's words come from."""
     name = coerce.name(run.get("name")) or UNKNOWN
     origin = run.get("converted_from")
-    form = origin.get("form") if isinstance(origin, dict) else None
-    if form in ("hf", "t5x"):
+    if isinstance(origin, dict):
         return (
             f"# {name}, converted",
-            "Written by `specialize-jax convert`. These weights were only converted, from "
-            f"the form `{form}`: how they were trained is unknown.",
+            "Written by `specialize-jax convert` for a folder that holds converted weights, of the "
+            f"form {_plain(origin.get('form'))} before, and not the run that trained them.",
         )
     return (
         f"# {name}, specialised: step {step}",

@@ -134,4 +134,4 @@ def test_what_was_only_converted_is_not_called_specialised(tmp_path):
     card = model_card(tmp_path, 0)
     assert "# flan, converted\n" in card
     assert "specialised" not in card
-    assert "how they were trained is unknown" in card
+    assert "converted weights, of the form hf before, and not the run that trained them" in card
