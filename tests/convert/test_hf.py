@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -195,3 +196,16 @@ def test_every_part_equals_that_of_the_whole(name):
             for share in (2, 3):
                 index = tuple(slice(size // share, size) for size in array.shape)
                 np.testing.assert_array_equal(opened.params.read(path, index), array[index])
+
+
+def test_layers_stored_in_several_dtypes_are_named(folder):
+    name = "encoder.block.1.layer.0.layer_norm.weight"
+
+    def change(tensors):
+        tensors[name] = tensors[name].astype(np.float16)
+
+    _change_tensors(folder, change)
+    stack = name.replace(".1.", ".{}.", 1)
+    message = f"layers of {re.escape(stack)} are stored as float16 and float32"
+    with pytest.raises(ValueError, match=message):
+        convert.load_hf(folder)
