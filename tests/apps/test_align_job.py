@@ -1,5 +1,6 @@
 """The offline job as a whole: bad rows, several processes, several devices, work done before."""
 
+import functools
 import json
 import math
 
@@ -130,6 +131,24 @@ def test_a_finished_part_is_not_made_again(tmp_path):
     other = job.Settings.load(mode="marginal", k_out=5, student_tokenizer=str(world.TOKENIZER))
     with pytest.raises(SchemaError, match="made with other settings"):
         job.align_part(part, target, other)
+
+
+def test_a_part_whose_tokens_were_not_checked_is_not_one_that_was(tmp_path):
+    source = folder_of(tmp_path / "records", [world.record(0)]) / "part-00000.parquet"
+    target = tmp_path / "part.parquet"
+    load = functools.partial(
+        job.Settings.load, mode="one_to_one", k_out=4, student_tokenizer=str(world.TOKENIZER)
+    )
+    job.align_part(source, target, load())
+    with pytest.raises(SchemaError, match=r"other settings \(teacher: None there, [0-9a-f]{64} here"):
+        job.align_part(source, target, load(teacher_tokenizer=str(world.TOKENIZER)))
+
+
+def test_a_part_of_something_else_is_not_taken_for_a_finished_one(tmp_path):
+    part = folder_of(tmp_path / "records", [world.record(0)]) / "part-00000.parquet"
+    settings = job.Settings.load(mode="marginal", k_out=4, student_tokenizer=str(world.TOKENIZER))
+    with pytest.raises(SchemaError, match="is no part that `align` made"):
+        job.align_part(part, part, settings)
 
 
 def test_eight_devices_give_the_same_targets():
