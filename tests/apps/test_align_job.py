@@ -183,5 +183,14 @@ def test_a_part_of_something_else_is_not_taken_for_a_finished_one(tmp_path):
         job.align_part(part, part, settings)
 
 
+def test_parts_of_more_records_do_not_stay_beside_those_of_fewer(tmp_path, capsys):
+    one = folder_of(tmp_path / "one", [world.record(0)])
+    two = folder_of(tmp_path / "two", [world.record(1)])
+    out = tmp_path / "out"
+    assert run(*align(one, out, f"--records={two}")) == 0
+    line = error_of(capsys, *align(one, out))
+    assert f"'{out / 'part-00001.parquet'}' is of another run: these records have 1 parts" in line
+
+
 def test_eight_devices_give_the_same_targets():
     assert simulated_devices.run("tests.data.multi_device") == ["one_to_one", "marginal"]
