@@ -64,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base_model",
         metavar="NAME",
-        help="for the model card: what the student was trained from, by its name on the hub",
+        help="for the model card, from orbax to hf: what the student was trained from, by its name "
+        "on the hub; default: what its config.json says",
     )
 
 
@@ -97,6 +98,8 @@ def main(args: argparse.Namespace) -> int:
     target = epath.Path(args.target)
     with remote.explained(target), contextlib.ExitStack() as stack:
         _check_fresh(target)
+        if args.like is not None and not epath.Path(args.like).is_dir():
+            raise ValueError(f"--like: expected a Hugging Face folder, found no '{args.like}'")
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter("always", UserWarning)
             source = stack.enter_context(_opened(args))
@@ -199,7 +202,8 @@ def _to_hf(source: Source, target: epath.Path, args: argparse.Namespace) -> None
         model_dir = epath.Path(args.source)
         if model_dir.name.isdigit():
             model_dir = model_dir.parent.parent
-        card = report.model_card(model_dir, source.step, base_model=carry.hub_name(source.files))
+        base_model = args.base_model or carry.hub_name(source.files)
+        card = report.model_card(model_dir, source.step, base_model=base_model)
         (target / "README.md").write_text(card)
 
 

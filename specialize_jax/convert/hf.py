@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from specialize_jax.convert.hf_reading import open_hf
+from specialize_jax.convert.hf_reading import open_hf, prefix_of
 from specialize_jax.convert.hf_writing import write_hf
 from specialize_jax.convert.lazy import of_params
 from specialize_jax.models.interface import Params
@@ -63,9 +63,19 @@ def save_hf(
       path: the folder; made where absent.
       max_shard_bytes: tensors beyond this many bytes go into further files with an index.
       source: the folder that the model came from: its tokenizer, generation_config.json and what
-        else its config.json says are carried along.
+        else its config.json says are carried along, and where it holds tensors, theirs is how
+        names begin (GPT-2 is published without `transformer.`).
 
     Raises:
+      FileNotFoundError: there is no folder `source`.
       ValueError: parameters are unknown, missing, or of the wrong shape; one message names all.
     """
-    write_hf(config, of_params(params), path, max_shard_bytes=max_shard_bytes, source=source)
+    prefix = None if source is None else prefix_of(source)
+    write_hf(
+        config,
+        of_params(params),
+        path,
+        max_shard_bytes=max_shard_bytes,
+        source=source,
+        prefix=prefix,
+    )

@@ -41,10 +41,22 @@ def open_hf(path: epath.PathLike, *, vocab_size: int | None = None) -> Iterator[
             stated = family.read_config(raw, tied=_is_tied(raw, tensors))
             config = dataclasses.replace(stated, vocab_size=_stored_rows(tensors, stated))
             _check_tensors(tensors, config, path)
-            _check_tokenizer(path, config, vocab_size or stated.vocab_size)
+            rows = stated.vocab_size if vocab_size is None else vocab_size
+            _check_tokenizer(path, config, rows)
         params = reading(path, _lazy(tensors, config))
-        config, params = vocabulary.fit(config, params, vocab_size or stated.vocab_size, path)
+        config, params = vocabulary.fit(config, params, rows, path)
         yield Opened(config, params, tensors.prefix)
+
+
+def prefix_of(path: epath.PathLike) -> str | None:
+    """What a folder's names of tensors begin with; None where it holds no model of ours."""
+    with explained(path):
+        try:
+            family = families.of_hf(carried.read_config(path))
+            with Reader(path) as reader:
+                return _Tensors(reader, family).prefix
+        except (FileNotFoundError, ValueError):
+            return None
 
 
 class _Tensors:

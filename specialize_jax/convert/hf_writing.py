@@ -34,9 +34,12 @@ def write_hf(
       prefix: what the tensors' names begin with; None for what `transformers` writes.
 
     Raises:
+      FileNotFoundError: see `hf.save_hf`.
       ValueError: see `hf.save_hf`.
     """
     family = families.of_config(config)
+    if source is not None and not epath.Path(source).is_dir():
+        raise FileNotFoundError(f"Expected the model's other files in a folder, found no {source}.")
     _check_params(params, families.shapes(family, config))
     joined: dict[str, list[tuple[Row, int]]] = {}
     prefix = family.prefix if prefix is None else prefix
@@ -65,11 +68,15 @@ def write_hf(
 def _merged(
     base: Mapping[str, Any], family: Architecture, config: Any, dtype: str
 ) -> dict[str, Any]:
-    """config.json: what the model came with, and ours over it."""
+    """config.json: what the model came with, and ours over it.
+
+    Token ids stay: ours knows none but the one that pads, and a tokenizer came along.
+    """
     ours = family.write_config(config)
     if base.get("model_type") not in family.model_types:
         return ours
-    for name in ("model_type", "architectures"):
+    ids = [name for name in ours if name.endswith("_token_id")]
+    for name in ("model_type", "architectures", *ids):
         ours[name] = base.get(name, ours[name])
     tied = not _has_head(family, config)
     if dataclasses.asdict(family.read_config(base, tied=tied)) == _plain(config):

@@ -88,7 +88,10 @@ def check_dtype(dtype: Any) -> np.dtype:
     Raises:
       ValueError: it is none of `DTYPES`.
     """
-    name = jax.numpy.dtype(dtype).name
+    try:
+        name = jax.numpy.dtype(dtype).name
+    except TypeError:
+        name = repr(dtype)
     if name not in DTYPES:
         reason = ": T5's activations leave its range" if name == "float16" else ""
         raise ValueError(f"Expected dtype to be one of {', '.join(DTYPES)}, got {name}{reason}.")

@@ -152,7 +152,10 @@ class Reader:
 
 def _files_of_index(path: epath.Path) -> list[str]:
     try:
-        return sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        files = set(json.loads(path.read_text())["weight_map"].values())
+        if strange := [file for file in files if not isinstance(file, str)]:
+            raise ValueError(f"a shard is called {strange[0]!r}")
+        return sorted(files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected JSON with a weight_map: {error!r}") from error
 
@@ -178,20 +181,31 @@ def _read_header(file: Any, path: epath.Path) -> dict[str, _Entry]:
             name: _Entry(file, 8 + length + at["data_offsets"][0], tuple(at["shape"]), at["dtype"])
             for name, at in header.items()
         }
-        end = 8 + length + max((at["data_offsets"][1] for at in header.values()), default=0)
-        for name, at in header.items():
-            start, stop = at["data_offsets"]
-            if at["dtype"] in _DTYPES:
-                need = math.prod(at["shape"]) * _DTYPES[at["dtype"]].itemsize
-                if stop - start != need:
-                    raise ValueError(f"{name} has {stop - start} bytes, its shape needs {need}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        end = 8 + length + _check_ranges(header)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: the safetensors header is damaged: {error}") from error
     if end > size:
         raise ValueError(
             f"{path} is cut short: its header promises {end} bytes, the file has {size}."
         )
     return entries
+
+
+def _check_ranges(header: Mapping[str, Any]) -> int:
+    """Checks that tensors lie one behind the other, as the format demands; bytes in all."""
+    end = 0
+    for name, at in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = at["data_offsets"]
+        if start != end or not (isinstance(start, int) and isinstance(stop, int)):
+            raise ValueError(
+                f"{name} lies at {start} to {stop}, the tensor before it ends at {end}"
+            )
+        if at["dtype"] in _DTYPES:
+            need = math.prod(at["shape"]) * _DTYPES[at["dtype"]].itemsize
+            if stop - start != need:
+                raise ValueError(f"{name} has {stop - start} bytes, its shape needs {need}")
+        end = stop
+    return end
 
 
 def write_shards(

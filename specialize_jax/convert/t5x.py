@@ -107,7 +107,8 @@ def open_t5x(
         sources = _sources(config, arrays)
         _check_arrays(arrays, sources, folder)
     params = reading(folder, _lazy(arrays, sources, config))
-    fitted, params = vocabulary.fit(config, params, vocab_size or stated.vocab_size, folder)
+    rows = stated.vocab_size if vocab_size is None else vocab_size
+    fitted, params = vocabulary.fit(config, params, rows, folder)
     step = _STEP.fullmatch(folder.name)
     return fitted, params, int(step[1]) if step else None
 

@@ -55,7 +55,7 @@ def arrays(folder: epath.Path) -> dict[str, Array]:
                     ocdbt=metadata.get("use_ocdbt", True),
                     zarr3=metadata.get("use_zarr3", False),
                 )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{folder}: the tree of parameters cannot be read: {error!r}") from error
     return {
         name: Array(array.shape, array.dtype, array.__getitem__) for name, array in inline.items()

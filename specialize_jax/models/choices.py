@@ -3,6 +3,8 @@
 These change how a student is computed, never what its parameters are.
 """
 
+import dataclasses
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,15 +24,17 @@ NUMERICS = ("dtype", "dropout_rate", "remat", "attention")
 
 
 def check(config: Any, **choices: Iterable[str]) -> None:
-    """Refuses names that nothing stands behind.
+    """Refuses names that nothing stands behind, and numbers that no student can have.
 
     Args:
-      config: of a student; `dtype`, `remat` and `attention` are always checked.
+      config: of a student, a dataclass; `dtype`, `remat` and `attention`, its whole numbers and
+        `dropout_rate` are always checked.
       **choices: further fields, and what each may be.
 
     Raises:
-      ValueError: a field is none of its choices; the message lists them.
+      ValueError: a field is none of its choices, which the message lists, or out of its range.
     """
+    _check_numbers(config)
     shared = {"dtype": DTYPES, "remat": REMAT, "attention": ATTENTION}
     for field, allowed in {**choices, **shared}.items():
         if getattr(config, field) not in allowed:
@@ -38,3 +42,16 @@ def check(config: Any, **choices: Iterable[str]) -> None:
                 f"Expected {field} to be one of {', '.join(allowed)}, "
                 f"got {getattr(config, field)!r}."
             )
+
+
+def _check_numbers(config: Any) -> None:
+    for field in dataclasses.fields(config):
+        if field.type is int:
+            least, value = int(field.name != "pad_id"), getattr(config, field.name)
+            if not isinstance(value, numbers.Integral) or value < least:
+                raise ValueError(
+                    f"Expected {field.name} to be a whole number from {least} on, got {value!r}."
+                )
+    rate = config.dropout_rate
+    if not isinstance(rate, numbers.Real) or not 0 <= float(rate) < 1:
+        raise ValueError(f"Expected dropout_rate to be in [0, 1), got {rate!r}.")

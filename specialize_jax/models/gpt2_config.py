@@ -43,11 +43,17 @@ class GPT2Config:
     attention: str = "plain"
 
     def __post_init__(self) -> None:
-        """Refuses choices that nothing stands behind, and heads that do not divide the width."""
+        """Refuses choices that nothing stands behind, and numbers that do not go together."""
         choices.check(self)
         if self.d_model % self.num_heads:
             raise ValueError(
                 f"Expected num_heads to divide d_model, got {self.num_heads} and {self.d_model}."
+            )
+        # Padding without an embedding would be NaN, and so would be all that attends beside it.
+        if self.pad_id >= self.vocab_size:
+            raise ValueError(
+                f"Expected pad_id below vocab_size, {self.vocab_size}, got {self.pad_id}: a "
+                "student with a vocabulary of its own needs a pad_id of its own."
             )
 
     @property

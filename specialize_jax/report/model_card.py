@@ -30,8 +30,9 @@ DATA_SETS: dict[str, tuple[str | None, str]] = {
 _MACRO = re.compile(r"^([A-Z][A-Z_]*) = (.+)$", re.MULTILINE)
 # Of train.gin and pack.gin: what decides what was learned.
 _SHOWN = (
-    *("OBJECTIVE", "TAIL", "TRAIN_STEPS_RELATIVE", "BATCH_SIZE", "OPTIMIZER", "LEARNING_RATE"),
-    *("SCHEDULE", "WARMUP_STEPS", "WEIGHT_DECAY", "CLIP", "DROPOUT_RATE", "DTYPE", "RANDOM_SEED"),
+    *("OBJECTIVE", "DIVERGENCE", "TAIL", "TEMPERATURE", "BETA"),
+    *("TRAIN_STEPS_RELATIVE", "BATCH_SIZE", "OPTIMIZER", "LEARNING_RATE", "SCHEDULE"),
+    *("WARMUP_STEPS", "WEIGHT_DECAY", "CLIP", "DROPOUT_RATE", "DTYPE", "RANDOM_SEED"),
     *("INITIAL_CHECKPOINT_PATH", "MIXTURE_OR_TASK_NAME", "TASK_FEATURE_LENGTHS", "NUM_EXEMPLARS"),
 )
 
@@ -58,12 +59,10 @@ def model_card(model_dir: epath.PathLike, step: int, *, base_model: str | None =
     ]
     data_sets = sorted({name.split("/")[0] for name in _strings(packed.get("validation_ids"))})
     evaluations = _evaluations(model_dir / "eval" / str(step))
-    name = coerce.name(run.get("name")) or UNKNOWN
+    scores = list(_scores(evaluations, step))
     parts = [
-        _front_matter(base_model, data_sets),
-        f"# {name}, specialised: step {step}",
-        "Written by `specialize-jax convert` from the files of the run that trained this model. "
-        "What they do not say is called unknown.",
+        _front_matter(base_model, data_sets, scored=len(scores) > 1),
+        *_title(run, step),
         "## Base model",
         base_model or _setting(macros, "INITIAL_CHECKPOINT_PATH"),
         "## Teacher",
@@ -73,7 +72,7 @@ def model_card(model_dir: epath.PathLike, step: int, *, base_model: str | None =
         "## Settings",
         "\n".join(_settings(run, macros, _json(model_dir / "train_provenance.json"))),
         "## Scores",
-        "\n".join(_scores(evaluations, step)),
+        "\n".join(scores),
         "## Licence",
         "Of these weights: unknown; whoever publishes them states one. It has to respect those of "
         "the base model and the data sets, and the terms under which the teacher was used.",
@@ -81,7 +80,24 @@ def model_card(model_dir: epath.PathLike, step: int, *, base_model: str | None =
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(base_model: str | None, data_sets: Sequence[str]) -> str:
+def _title(run: Mapping[str, Any], step: int) -> tuple[str, str]:
+    """The heading, and where the card's words come from."""
+    name = coerce.name(run.get("name")) or UNKNOWN
+    origin = run.get("converted_from")
+    if isinstance(origin, dict):
+        return (
+            f"# {name}, converted",
+            "Written by `specialize-jax convert` for a folder that holds converted weights, of the "
+            f"form {_plain(origin.get('form'))} before, and not the run that trained them.",
+        )
+    return (
+        f"# {name}, specialised: step {step}",
+        "Written by `specialize-jax convert` from the files of the run that trained this model. "
+        "What they do not say is called unknown.",
+    )
+
+
+def _front_matter(base_model: str | None, data_sets: Sequence[str], *, scored: bool) -> str:
     """YAML between two lines of dashes; names are quoted as JSON, which YAML reads."""
     on_hub = [DATA_SETS[name][0] for name in data_sets if name in DATA_SETS]
     lines = ["---", "license: unknown", "library_name: transformers"]
@@ -89,7 +105,8 @@ def _front_matter(base_model: str | None, data_sets: Sequence[str]) -> str:
         lines.append(f"base_model: {json.dumps(base_model)}")
     if named := [name for name in on_hub if name]:
         lines += ["datasets:", *(f"- {json.dumps(name)}" for name in named)]
-    return "\n".join([*lines, "metrics:", "- exact_match", "tags:", "- specialize_jax", "---"])
+    lines += ["metrics:", "- exact_match"] if scored else []
+    return "\n".join([*lines, "tags:", "- specialize_jax", "---"])
 
 
 def _teachers(aligned: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -162,7 +179,7 @@ def _evaluations(folder: epath.Path) -> list[collect.Evaluation]:
 
 def _scores(evaluations: Sequence[collect.Evaluation], step: int) -> Iterator[str]:
     rows = [
-        f"| {task} | {metric} | {value:.4f} | {_plain(metrics.get(_error_of(metric)))} | "
+        f"| {task} | {metric} | {value:.4f} | {_rounded(metrics.get(_error_of(metric)))} | "
         f"{_plain(count)} |"
         for evaluation in evaluations
         for task, (metrics, count, _) in sorted(evaluation.results.items())
@@ -175,6 +192,11 @@ def _scores(evaluations: Sequence[collect.Evaluation], step: int) -> Iterator[st
     yield "| task | metric | value | standard error | questions |"
     yield "|---|---|---|---|---|"
     yield from rows
+
+
+def _rounded(value: Any) -> str:
+    number = coerce.number(value)
+    return UNKNOWN if number is None else f"{number:.4f}"
 
 
 def _error_of(metric: str) -> str:

@@ -250,7 +250,16 @@ def test_a_tokenizer_of_another_model_is_refused(folder, tmp_path, capsys):
     )
 
 
-def test_missing_folders_are_named(tmp_path, capsys):
+def test_the_base_model_that_is_given_is_named(own, tmp_path):
+    arguments = ["--from=orbax", "--to=hf", "--base_model=me/mine"]
+    assert run("convert", *arguments, own, tmp_path / "back") == 0
+    assert 'base_model: "me/mine"' in (tmp_path / "back" / "README.md").read_text()
+
+
+def test_missing_folders_are_named(folder, tmp_path, capsys):
+    arguments = [f"--like={tmp_path / 'absent'}", folder, tmp_path / "x"]
+    error = _line(capsys, "--from=hf", "--to=hf", *arguments)
+    assert "--like: expected a Hugging Face folder, found no" in error
     for form, words in (
         ("hf", "Expected a Hugging Face folder, found no"),
         ("t5x", "Expected a t5x checkpoint"),

@@ -1,5 +1,6 @@
 """GPT-2's folders read, written and refused; parity is in `test_parity`."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -114,3 +115,26 @@ def test_other_kinds_of_gpt2_are_refused(folder, field, value, message):
 def test_padding_is_the_end_of_text_unless_the_config_says_otherwise(folder, given, pad):
     _change_config(folder, **given)
     assert convert.load_hf(folder)[0].pad_id == pad
+
+
+def test_token_ids_stay_where_the_config_changes(folder, tmp_path):
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    _change_config(folder, **ids)
+    config, params = convert.load_hf(folder)
+    trained = dataclasses.replace(config, dropout_rate=0.25)
+    convert.save_hf(trained, params, tmp_path / "out", source=folder)
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["resid_pdrop"] == 0.25
+    assert {name: written[name] for name in ids} == ids
+
+
+def test_names_begin_as_those_of_the_source(folder, tmp_path):
+    bare = lambda tensors: {k.removeprefix("transformer."): v for k, v in tensors.items()}  # noqa: E731
+    _change_tensors(folder, bare)
+    config, params = convert.load_hf(folder)
+    convert.save_hf(config, params, tmp_path / "out", source=folder)
+    _assert_same_tensors(tmp_path / "out", load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").unlink()
+    convert.save_hf(config, params, tmp_path / "unknown", source=folder)
+    names = load_file(tmp_path / "unknown" / "model.safetensors")
+    assert all(name.startswith("transformer.") for name in names)

@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -168,6 +169,10 @@ def test_parameters_that_do_not_fit_are_not_saved(tmp_path):
     assert "missing parameter encoder/encoder_norm/scale" in message
     assert "logits_dense/kernel: expected shape (32, 64), got (32, 63)" in message
     assert not (tmp_path / "none").exists()
+    config, params = convert.load_hf(UNTIED)
+    with pytest.raises(FileNotFoundError, match="other files in a folder, found no absent"):
+        convert.save_hf(config, params, tmp_path / "none", source="absent")
+    assert not (tmp_path / "none").exists()
 
 
 def test_other_models_and_folders_are_refused(folder, tmp_path):
@@ -191,3 +196,16 @@ def test_every_part_equals_that_of_the_whole(name):
             for share in (2, 3):
                 index = tuple(slice(size // share, size) for size in array.shape)
                 np.testing.assert_array_equal(opened.params.read(path, index), array[index])
+
+
+def test_layers_stored_in_several_dtypes_are_named(folder):
+    name = "encoder.block.1.layer.0.layer_norm.weight"
+
+    def change(tensors):
+        tensors[name] = tensors[name].astype(np.float16)
+
+    _change_tensors(folder, change)
+    stack = name.replace(".1.", ".{}.", 1)
+    message = f"layers of {re.escape(stack)} are stored as float16 and float32"
+    with pytest.raises(ValueError, match=message):
+        convert.load_hf(folder)

@@ -41,6 +41,8 @@ def test_float16_is_never_used():
         convert.check_dtype("float16")
     with pytest.raises(ValueError, match="one of float32, bfloat16, got float64"):
         convert.check_dtype(np.float64)
+    with pytest.raises(ValueError, match="one of float32, bfloat16, got 'floaty'"):
+        convert.check_dtype("floaty")
     assert convert.check_dtype("bfloat16") == ml_dtypes.bfloat16
     stored = lazy.of_params({"a": np.ones(3, np.float16)})
     with pytest.raises(ValueError, match="stored as float16, .* give a dtype"):

@@ -100,6 +100,12 @@ def test_a_cut_file_is_named(folder, kept):
         b"[]",
         b'{"a": {"dtype": "F32"}}',
         b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": []}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0.0, 4.0]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, '
+        b'"b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
     ],
 )
 def test_a_damaged_header_is_named(tmp_path, header):
@@ -122,7 +128,7 @@ def test_missing_shards_are_named_at_once(tmp_path):
     assert "model-00001-of-00004.safetensors, model-00003-of-00004" in str(caught.value)
 
 
-@pytest.mark.parametrize("index", ["{", "[]", '{"metadata": {}}'])
+@pytest.mark.parametrize("index", ["{", "[]", '{"metadata": {}}', '{"weight_map": {"a": 3}}'])
 def test_a_damaged_index_is_named(folder, index):
     (folder / "model.safetensors.index.json").write_text(index)
     with pytest.raises(ValueError, match="index.json: expected JSON with a weight_map"):

@@ -90,7 +90,24 @@ def test_another_vocabulary_is_an_error(tmp_path):
     folder, _ = tiny.folder(tmp_path)
     with pytest.raises(ValueError, match="vocabulary of 128 rows, 256 are wanted"):
         convert.load_hf(folder, vocab_size=256)
+    with pytest.raises(ValueError, match="vocabulary of 128 rows, 0 are wanted"):
+        convert.load_hf(folder, vocab_size=0)
     raw = json.loads((folder / "config.json").read_text()) | {"vocab_size": 129}
     (folder / "config.json").write_text(json.dumps(raw))
     with pytest.raises(ValueError, match=r"shared.weight: expected shape \(129, 8\), got \(128, 8"):
         convert.load_hf(folder)
+
+
+def test_a_tokenizer_with_more_ids_than_rows_are_stored_is_an_error(tmp_path):
+    """The rows that padding adds are the mean of others: no token's."""
+    folder, _ = tiny.folder(tmp_path)
+    _cut_rows(folder, 100)
+    for ids, fits in ((100, True), (101, False)):
+        (folder / "vocab.json").write_text(json.dumps({"last": ids - 1}))
+        outcome = (
+            pytest.warns(UserWarning, match="padded")
+            if fits
+            else pytest.raises(ValueError, match="vocab.json has 101 ids, the embedding 100 rows")
+        )
+        with outcome:
+            convert.load_hf(folder)

@@ -48,6 +48,30 @@ def test_unknown_override_and_unknown_choice_are_named():
         models.build("gpt2_tiny", attention="flash")
 
 
+@pytest.mark.parametrize(
+    ("size", "field", "value"),
+    [
+        ("t5_1_1_tiny", "d_model", -5),
+        ("t5_1_1_tiny", "num_heads", 0),
+        ("t5_1_1_tiny", "vocab_size", "32128"),
+        ("gpt2_tiny", "num_heads", 0),
+        ("gpt2_tiny", "num_positions", None),
+        ("gpt2_tiny", "pad_id", -1),
+        ("gpt2_tiny", "dropout_rate", 1.5),
+        ("t5_1_1_tiny", "dropout_rate", None),
+    ],
+)
+def test_numbers_that_no_student_can_have_are_named(size, field, value):
+    with pytest.raises(ValueError, match=f"Expected {field} to be .*, got {value!r}"):
+        models.build(size, **{field: value})
+
+
+def test_gpt2_pads_with_a_token_that_it_has():
+    with pytest.raises(ValueError, match="pad_id below vocab_size, 256, got 50256"):
+        models.build("gpt2_tiny", vocab_size=256)
+    assert models.build("gpt2_tiny", vocab_size=256, pad_id=255).pad_id == 255
+
+
 def test_flan_is_tuned_with_dropout_and_overrides_replace_it():
     assert models.build("flan_t5_small").config.dropout_rate == 0.1
     assert models.build("flan_t5_small", dropout_rate=0.0).config == t5.SIZES["t5_1_1_small"]

@@ -103,7 +103,7 @@ def test_everything_that_the_files_say(model_dir):
     assert "| CLIP | none |" in settings
     assert "| OPTIMIZER | unknown |" in settings
     assert "| git commit | abc123 |" in settings
-    row = "| gsm8k_zero_shot | exact_match,corrected | 0.2500 | 0.01 | 500 |"
+    row = "| gsm8k_zero_shot | exact_match,corrected | 0.2500 | 0.0100 | 500 |"
     assert row in sections["Scores"]
     assert "0.1250" not in sections["Scores"]
 
@@ -114,6 +114,7 @@ def test_what_is_not_there_is_unknown(tmp_path):
     front, sections = _parts(model_card(tmp_path, 5))
     assert "base_model" not in front
     assert "datasets" not in front
+    assert "metrics" not in front
     assert sections["Base model"].split() == ["Base", "model", "none"]
     assert sections["Teacher"].split() == ["Teacher", "unknown"]
     assert "| unknown | training | unknown |" in sections["Data sets"]
@@ -124,3 +125,13 @@ def test_what_is_not_there_is_unknown(tmp_path):
 def test_names_cannot_break_the_front_matter(tmp_path):
     front, _ = _parts(model_card(tmp_path, 0, base_model='a: "b"\n- c'))
     assert front["base_model"] == 'a: "b"\n- c'
+
+
+def test_what_was_only_converted_is_not_called_specialised(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    config = {"name": "flan", "converted_from": {"form": "hf", "path": "home/flan"}}
+    (tmp_path / "checkpoints" / "config.json").write_text(json.dumps(config))
+    card = model_card(tmp_path, 0)
+    assert "# flan, converted\n" in card
+    assert "specialised" not in card
+    assert "converted weights, of the form hf before, and not the run that trained them" in card
