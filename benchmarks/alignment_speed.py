@@ -51,6 +51,7 @@ from specialize_jax.alignment import batch
 from specialize_jax.alignment.transfer import MODES
 from specialize_jax.teacher import records
 
+PARTS = ("ratios", "lengths", "job", "device")
 # Bytes per second of main memory, from the makers' data sheets, by JAX's name of the device.
 BANDWIDTH = {
     "NVIDIA H200": 4.8e12,
@@ -74,13 +75,17 @@ def main() -> None:
     default = os.environ.get("SPECIALIZE_JAX_DATA", "../shared/data")
     parser.add_argument("--data", default=default, help="folder of public data sets")
     parser.add_argument("--json", help="also writes the numbers to this file")
-    parser.add_argument("--parts", default="ratios,lengths,job,device")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of these, with commas")
     parser.add_argument("--sequences", type=int, default=7473, help="solutions aligned by ours")
     parser.add_argument("--baseline_sequences", type=int, default=100, help="and by the others")
     parser.add_argument("--longest", type=int, default=8192, help="tokens, for `lengths`")
     parser.add_argument("--answers", type=int, default=20_000, help="for `job`")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are printed")
     flags = parser.parse_args()
+    if unknown := set(flags.parts.split(",")) - set(PARTS):
+        parser.error(
+            f"--parts: expected some of {','.join(PARTS)}, got {','.join(sorted(unknown))}"
+        )
     data = pathlib.Path(flags.data)
     solutions = read(data, flags.sequences)
     found: dict[str, Any] = {"machine": describe(solutions)}

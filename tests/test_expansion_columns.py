@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from specialize_jax import tokenizers
 from specialize_jax.data.aligning.columns import Columns
-from specialize_jax.schemas import records
+from specialize_jax.schemas import Reason, records
 from specialize_jax.tasks import miniworld
 from specialize_jax.teacher import collect, importers
 from specialize_jax.tokenizers import Expander, Recorded, Segmenter, Steps, Student
@@ -187,6 +187,41 @@ def test_texts_encoded_together_are_encoded_one_by_one(texts):
         expected_ids, expected_spans = t5.encode_with_spans(text)
         assert ids[start:end].tolist() == expected_ids
         np.testing.assert_array_equal(spans[start:end], expected_spans)
+
+
+_BYTES_AND_SPACES = [
+    "I say 你 now.",
+    "x \u1300 y\u1300",  # no piece: three byte tokens each
+    "Line one.\nLine  two.",
+    "안녕하세요, 사과 12개.",
+    "👨\u200d👩 family",
+]
+
+
+def test_a_student_that_keeps_white_space_and_spells_bytes(tmp_path):
+    path = tmp_path / "mistral.model"
+    path.write_bytes((data_dir() / "tokenizer_mistral" / "tokenizer.model.v1").read_bytes())
+    student = tokenizers.load(path)
+    segmenter = Segmenter(student)
+    teacher = tokenizers.load(data_dir() / "tokenizer_tiktoken" / "p50k_base.tiktoken")
+    recorded, encoded = [], []
+    for text in _BYTES_AND_SPACES:
+        tokens = teacher.token_bytes(teacher.encode(text))
+        steps = [{token: 0.7, b" the": 0.2} for token in tokens]
+        recorded.append(Recorded(tokens, steps, {b"</s>": 1.0}))
+        ids, spans = student.encode_with_spans(text)
+        encoded.append(([*ids, student.eos_id], np.append(spans, [[0, 0]], axis=0)))
+    texts = [text.encode() for text in _BYTES_AND_SPACES]
+    columns = student_of(texts, encoded)
+    assert_same(Expander(segmenter), segmenter, recorded, columns)
+    # Bytes that go on with a character get a one-hot; all other tokens of the text are voted for.
+    for text, record, (ids, spans) in zip(texts, recorded, encoded, strict=True):
+        votes = tokenizers.expand(record, ids, spans, segmenter)
+        for j, token in enumerate(ids):
+            begin = spans[j, 0] if j < len(ids) - 1 else len(text)
+            goes_on = 0x80 <= (text + b" ")[begin] < 0xC0
+            assert votes.reason[j] == (Reason.INSIDE_SEGMENT if goes_on else Reason.NONE)
+            assert goes_on or token in votes.ids[j][votes.mass[j] > 0]
 
 
 @functools.cache

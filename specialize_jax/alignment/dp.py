@@ -27,6 +27,9 @@ from specialize_jax.alignment.types import Path
 
 _Walk = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
+# A cost times `T + S` stays below this: a sum and its move share 32 bits.
+_COSTS_END = 1 << 29
+
 
 def dtw(
     costs: jax.Array,
@@ -52,7 +55,7 @@ def dtw(
     proof). A certified example is equal to full width, ranges included; others may or may not be.
 
     Args:
-      costs: [B, T, S] integers >= 0; an example's costs times `T + S` must stay below 2**29.
+      costs: [B, T, S] integers >= 0; a cost times `T + S` (padded) must stay below 2**29.
       teacher_lengths: [B] integers in [0, T].
       student_lengths: [B] integers in [0, S].
       band: None for the full width, or a half-width of at least 1; static.
@@ -68,8 +71,8 @@ def dtw(
     Raises:
       TypeError: costs are not integers.
       ValueError: shapes do not fit; `band` is no integer or below 1; bounds come without a band;
-        in numpy arrays, a cost or a bound below 0, or a length outside its range (what is on a
-        device or traced is not looked at).
+        in numpy arrays, a cost below 0 or too large, a bound below 0, or a length outside its range
+        (what is on a device or traced is not looked at).
     """
     if band is not None:
         band = band_lib.check(band)
@@ -119,18 +122,20 @@ def _check(costs: Any, lengths: dict[str, Any], bounds: dict[str, Any], band: in
 
 
 def _check_costs(costs: np.ndarray, teacher_lengths: Any, student_lengths: Any) -> None:
-    """Raises ValueError if a cost inside the lengths, as far as they can be seen, is negative."""
-    if not costs.size or costs.min() >= 0:
+    """Raises ValueError if a cost inside the lengths, as far as they can be seen, cannot be."""
+    most = (_COSTS_END - 1) // max(sum(costs.shape[1:]), 1)
+    if not costs.size or (costs.min() >= 0 and costs.max() <= most):
         return
-    negative = costs < 0
+    wrong = (costs < 0) | (costs > most)
     for axis, length in ((1, teacher_lengths), (2, student_lengths)):
         if not isinstance(length, jax.core.Tracer):
             positions = np.arange(costs.shape[axis])[None, :]
             inside = positions < np.asarray(length)[:, None]
-            negative &= np.expand_dims(inside, 3 - axis)
-    for place in np.argwhere(negative)[:1].tolist():
+            wrong &= np.expand_dims(inside, 3 - axis)
+    for place in np.argwhere(wrong)[:1].tolist():
         raise ValueError(
-            f"costs must be at least 0, got {costs[tuple(place)]} at [b, i, j] = {place}"
+            f"costs must be at least 0 and at most {most}, as a path's sum must fit, got "
+            f"{costs[tuple(place)]} at [b, i, j] = {place}"
         )
 
 

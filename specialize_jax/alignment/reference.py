@@ -19,8 +19,13 @@ def as_piece(token: str | bytes) -> str:
 
     Args:
       token: text, or bytes read as UTF-8 with U+FFFD for what is not valid.
+
+    Raises:
+      TypeError: the token is neither, as an id.
     """
     text = token.decode("utf-8", errors="replace") if isinstance(token, bytes) else token
+    if not isinstance(text, str):
+        raise TypeError(f"tokens must be str or bytes, not ids, got {token!r}")
     return text.replace(" ", MARKER)
 
 

@@ -105,6 +105,7 @@ def main(args: argparse.Namespace) -> int:
         for entry in info["shards"]
     ]
     targets = [out / folders.part_name(number) for number in range(len(work))]
+    _check_no_others(out, targets)
     if args.runner == "beam":
         _run_beam(work, targets, settings, shlex.split(args.pipeline_options))
     elif args.pipeline_options:
@@ -135,6 +136,17 @@ def main(args: argparse.Namespace) -> int:
     folders.write_json(out / folders.INFO_FILES[aligned.NAME], content)
     _print(content)
     return 0
+
+
+def _check_no_others(out: epath.Path, targets: Sequence[epath.Path]) -> None:
+    """Raises SchemaError for a part of another run, which this one would leave beside its own."""
+    ours = {target.name for target in targets}
+    for path in sorted(out.glob("part-*.parquet")):
+        if path.name not in ours:
+            raise SchemaError(
+                f"'{path}' is of another run: these records have {len(ours)} parts; give another "
+                "--out, or remove the folder"
+            )
 
 
 def _run_beam(

@@ -90,7 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         # gin adds lines that tell in which call of a configurable it happened.
         message = str(error).split("\n  In call to configurable", 1)[0]
-        print(f"specialize-jax {args.command}: error: {message}", file=sys.stderr)
+        from tqdm import tqdm  # an unfinished bar gives up its line to the message
+
+        tqdm.write(f"specialize-jax {args.command}: error: {message}", file=sys.stderr)
         return 1
 
 

@@ -26,7 +26,7 @@ def visible(text: str) -> str:
 
 
 def examples(aligned: Sequence[Info], problems: list[str]) -> list[dict[str, Any]]:
-    """Returns the examples of all aligned folders, worst coverage first.
+    """Returns the examples of all aligned folders, worst coverage first, then retained mass.
 
     Args:
       aligned: the folders.
@@ -41,7 +41,10 @@ def examples(aligned: Sequence[Info], problems: list[str]) -> list[dict[str, Any
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 reason = f"no {error}" if isinstance(error, KeyError) else str(error)
                 problems.append(f"{info.label}: alignment example {index} is left out: {reason}")
-    return sorted(found, key=lambda e: 2.0 if e["coverage"] is None else e["coverage"])
+    return sorted(
+        found,
+        key=lambda e: [2.0 if e[x] is None else e[x] for x in ("coverage", "retained_mass")],
+    )
 
 
 def _example(example: dict[str, Any], label: str) -> dict[str, Any]:

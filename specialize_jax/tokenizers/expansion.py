@@ -115,6 +115,8 @@ class Segmenter:
         self.spaces_cut = _MARKER in self._whole and not any(
             _MARKER in piece[1:] for piece in self._whole
         )
+        # Models that keep white space put a marker before a text that begins with one, too.
+        self._puts_second_marker = "".join(tokenizer.encode_surfaces(" a")) == 2 * _MARKER + "a"
         self._surfaces: dict[str, list[str]] = {}
         self._known: dict[tuple[str, tuple[int, ...], bytes, bool], tuple[Fate, int | None]] = {}
 
@@ -152,6 +154,7 @@ class Segmenter:
             if error.reason != "unexpected end of data":
                 return Fate.OPEN, None
             text, is_whole = following[: error.start].decode(), False
+        context = self._by_itself(context)
         surfaces = self._encode(context + text)
         ids = tuple(self.tokenizer.surfaces_to_ids(surfaces))
         before = len(context_ids)
@@ -178,7 +181,12 @@ class Segmenter:
 
     def is_own(self, context: str, context_ids: tuple[int, ...]) -> bool:
         """Returns whether a context, by itself, has these tokens."""
-        return tuple(self.tokenizer.surfaces_to_ids(self._encode(context))) == context_ids
+        alone = self._encode(self._by_itself(context))
+        return tuple(self.tokenizer.surfaces_to_ids(alone)) == context_ids
+
+    def _by_itself(self, context: str) -> str:
+        """Returns a context that, put at the start of a text, has the tokens it has inside one."""
+        return context[1:] if self._puts_second_marker and context.startswith(" ") else context
 
     def _encode(self, text: str) -> list[str]:
         if text not in self._surfaces:
@@ -215,6 +223,11 @@ class Segmenter:
                     reach = end
                     break
         return length
+
+
+def is_continuation(byte: bytes) -> bool:
+    """Returns whether a byte of UTF-8, or none, goes on with a character that began before it."""
+    return b"\x80" <= byte < b"\xc0"
 
 
 class _Tally:
@@ -299,7 +312,7 @@ def expand(
             # White space that the normaliser strips from the start of the text leads here too.
             begin = int(spans[j, 0]) if j else 0
         is_inside = j and begin < int(spans[j - 1, 1])
-        if is_inside:
+        if is_inside or is_continuation(text[begin : begin + 1]):
             tallies.append(Reason.INSIDE_SEGMENT)
             continue
         step = bisect.bisect_right(starts, begin) - 1

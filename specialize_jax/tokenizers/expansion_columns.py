@@ -156,7 +156,15 @@ class _Run:
         begin = np.where(is_first, 0, np.where(is_end, before_end, student.spans[:, 0]))
         begin = begin.astype(np.int64)
         reason = np.full(size, Reason.NONE, np.int32)
-        reason[~is_first & (begin < before_end)] = Reason.INSIDE_SEGMENT
+        everything = b"".join(student.texts)
+        base = np.cumsum([0, *map(len, student.texts)])[text]
+        is_inside = ~is_first & (begin < before_end)
+        # The bytes from 0x80 to 0xBF go on with a character; behind a text there is none.
+        padded = np.frombuffer(everything + b" ", np.uint8)
+        goes_on = (begin < np.array([*map(len, student.texts)])[text]) & (
+            padded[base + begin] & 0xC0 == 0x80
+        )
+        reason[is_inside | goes_on] = Reason.INSIDE_SEGMENT
 
         # Bytes of all texts in one row of numbers, one more for the end of each.
         lengths = np.array([*map(len, steps.strings), 0], np.int64)[steps.tokens]
@@ -173,10 +181,9 @@ class _Run:
         cut = begin - (starts[step] - starts[steps.offsets[text]])
         place, rho = np.zeros(size, np.int64), np.ones(size)
         where = np.flatnonzero(reason == Reason.NONE)
-        base = np.cumsum([0, *map(len, student.texts)])[text]
         bounds = [first + base, begin + base, begin - cut + base, 4 * word, 4 * number]
         columns = [column[where].tolist() for column in bounds]
-        everything, ids = b"".join(student.texts), student.ids.astype(np.int32).tobytes()
+        ids = student.ids.astype(np.int32).tobytes()
         stops = [steps.stops[r] for r in text[where].tolist()]
         numbers = self._known.places
         place[where] = [

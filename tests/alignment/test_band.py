@@ -259,7 +259,7 @@ def test_values_that_cannot_be(band):
     costs[1, 2, 1] = -7
     full = np.array([3, 3]), np.array([4, 4])
     run = functools.partial(alignment.dtw, band=band)
-    with pytest.raises(ValueError, match=r"at least 0, got -7 at \[b, i, j\] = \[1, 2, 1\]"):
+    with pytest.raises(ValueError, match=r"at least 0 .*, got -7 at \[b, i, j\] = \[1, 2, 1\]"):
         run(costs, *full)
     run(costs, np.array([3, 2]), full[1])  # behind the length it is never read
     with pytest.raises(ValueError, match=r"teacher_lengths must be in \[0, 3\].* 4 in example 1"):

@@ -126,3 +126,15 @@ def test_errors_say_what_came():
         alignment.dtw(costs[0], lengths, lengths)
     with pytest.raises(ValueError, match=r"student_lengths must be \[B\] = \(2,\), got shape \(3,"):
         alignment.dtw(costs, lengths, np.zeros(3, int))
+
+
+def test_costs_whose_sum_would_not_fit_are_refused():
+    costs = np.zeros((2, 4, 4), np.int64)
+    costs[1, 2, 3] = 1 << 40
+    with pytest.raises(ValueError, match=r"at most 67108863, .* at \[b, i, j\] = \[1, 2, 3\]"):
+        alignment.dtw(costs, np.array([4, 4]), np.array([4, 4]))
+    assert alignment.dtw(costs, np.array([4, 2]), np.array([4, 4])).total_cost.tolist() == [0, 0]
+    costs[1, 2, 3] = 67108863
+    assert alignment.dtw(costs, np.array([4, 4]), np.array([4, 4])).total_cost.tolist() == [0, 0]
+    path = alignment.dtw(np.full((1, 4, 4), 67108863), np.array([4]), np.array([4]))
+    assert path.total_cost.tolist() == [4 * 67108863]

@@ -70,3 +70,9 @@ def test_one_to_one_copies_without_renormalising_and_drops_foreign_strings():
     first, second = reference_transfer.one_to_one([" a", "c"], ["▁a", "▁c"], candidates, vocabulary)
     assert first == ({"▁a": 0.6, "▁b": 0.2}, Reason.NONE)
     assert second == ({"▁c": 1.0}, Reason.DIFFERENT_STRING)
+
+
+@pytest.mark.parametrize("align", [reference.align, lambda t, s: alignment.align_batch([t], [s])])
+def test_ids_are_no_tokens(align):
+    with pytest.raises(TypeError, match="tokens must be str or bytes, not ids, got 7"):
+        align(["If", 7], ["If"])

@@ -1,5 +1,6 @@
 """The offline job as a whole: bad rows, several processes, several devices, work done before."""
 
+import functools
 import json
 import math
 
@@ -106,6 +107,36 @@ def test_records_of_another_teacher_tokenizer(tmp_path, capsys):
     assert "student_tokenizer.model' has" in line
 
 
+def test_the_worst_of_what_is_covered_alike_keep_the_least_mass(tmp_path):
+    rows = [world.record(index) for index in range(6)]
+    for step in rows[4]["topk_logprobs"]:
+        del step[1:]
+    for row in rows:
+        row["topk_bytes"] = [
+            names[: len(p)]
+            for names, p in zip(row["topk_bytes"], row["topk_logprobs"], strict=True)
+        ]
+    out = tmp_path / "out"
+    assert run(*align(folder_of(tmp_path / "records", rows), out, "--mode=marginal")) == 0
+    examples = json.loads((out / "alignment_info.json").read_text())["examples"]
+    order = [(example["coverage"], example["retained_mass"]) for example in examples]
+    assert order == sorted(order)
+    assert {coverage for coverage, _ in order} == {1.0}
+    assert examples[0]["example_id"] == "world/0/4"
+
+
+def test_a_sampled_token_without_a_probability_is_shown_without_one(tmp_path):
+    row = world.record(0)
+    row["token_logprobs"][0] = -math.inf
+    row["token_logprobs"][1] = -9999.0
+    out = tmp_path / "out"
+    assert run(*align(folder_of(tmp_path / "records", [row]), out)) == 0
+    (example,) = json.loads((out / "alignment_info.json").read_text())["examples"]
+    shown = [token["logprob"] for token in example["teacher"]]
+    assert shown[:2] == [None, None]
+    assert shown[2] == pytest.approx(row["token_logprobs"][2])
+
+
 @pytest.mark.parametrize("mode", ["one_to_one", "marginal"])
 def test_processes_change_no_byte(tmp_path, mode):
     source = folder_of(tmp_path / "records", [world.record(index) for index in range(8)])
@@ -130,6 +161,35 @@ def test_a_finished_part_is_not_made_again(tmp_path):
     other = job.Settings.load(mode="marginal", k_out=5, student_tokenizer=str(world.TOKENIZER))
     with pytest.raises(SchemaError, match="made with other settings"):
         job.align_part(part, target, other)
+
+
+def test_a_part_whose_tokens_were_not_checked_is_not_one_that_was(tmp_path):
+    source = folder_of(tmp_path / "records", [world.record(0)]) / "part-00000.parquet"
+    target = tmp_path / "part.parquet"
+    load = functools.partial(
+        job.Settings.load, mode="one_to_one", k_out=4, student_tokenizer=str(world.TOKENIZER)
+    )
+    job.align_part(source, target, load())
+    with pytest.raises(
+        SchemaError, match=r"other settings \(teacher: None there, [0-9a-f]{64} here"
+    ):
+        job.align_part(source, target, load(teacher_tokenizer=str(world.TOKENIZER)))
+
+
+def test_a_part_of_something_else_is_not_taken_for_a_finished_one(tmp_path):
+    part = folder_of(tmp_path / "records", [world.record(0)]) / "part-00000.parquet"
+    settings = job.Settings.load(mode="marginal", k_out=4, student_tokenizer=str(world.TOKENIZER))
+    with pytest.raises(SchemaError, match="is no part that `align` made"):
+        job.align_part(part, part, settings)
+
+
+def test_parts_of_more_records_do_not_stay_beside_those_of_fewer(tmp_path, capsys):
+    one = folder_of(tmp_path / "one", [world.record(0)])
+    two = folder_of(tmp_path / "two", [world.record(1)])
+    out = tmp_path / "out"
+    assert run(*align(one, out, f"--records={two}")) == 0
+    line = error_of(capsys, *align(one, out))
+    assert f"'{out / 'part-00001.parquet'}' is of another run: these records have 1 parts" in line
 
 
 def test_eight_devices_give_the_same_targets():

@@ -103,6 +103,7 @@ class Settings:
             "mode": self.mode,
             "k_out": self.k_out,
             "student": self.student_sha256,
+            "teacher": self.teacher_sha256,
             "on_error": self.on_error,
         }
 
@@ -191,11 +192,13 @@ def _finished(path: epath.Path, wanted: dict[str, Any]) -> dict[str, Any] | None
             metadata = pq.read_schema(file).metadata or {}
     except pa.ArrowInvalid as error:
         raise SchemaError(f"'{path}' is no complete Parquet file; remove it: {error}") from error
-    kept = json.loads(metadata.get(_METADATA, b"{}"))
-    if kept.get("settings") != wanted:
+    if _METADATA not in metadata:
+        raise SchemaError(f"'{path}' is no part that `align` made; give another --out")
+    kept = json.loads(metadata[_METADATA])
+    if changed := folders.differences(kept["settings"], wanted):
         raise SchemaError(
-            f"'{path}' was made with other settings: expected {wanted}, got "
-            f"{kept.get('settings')}; give another --out, or remove the folder"
+            f"'{path}' was made with other settings ({changed}); give another --out, or remove the "
+            "folder"
         )
     return kept
 

@@ -11,7 +11,7 @@ from specialize_jax import tokenizers
 from specialize_jax.data.aligning import modes
 from specialize_jax.data.aligning.columns import Columns
 from specialize_jax.data.aligning.modes import Targets
-from specialize_jax.schemas import UNUSED_LOGPROB, Kind, Reason, SparseTargets
+from specialize_jax.schemas import NO_LOGPROB, UNUSED_LOGPROB, Kind, Reason, SparseTargets
 
 # Worst examples that a part keeps, and a folder of all parts.
 _EXAMPLES_KEPT = 20
@@ -76,23 +76,29 @@ class Totals:
 
 
 def worst(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rendered examples of least coverage, least first."""
-    return sorted(examples, key=lambda example: example["coverage"])[:_EXAMPLES_KEPT]
+    """Returns the rendered examples of least coverage, then least retained mass, in order."""
+    order = sorted(examples, key=lambda example: (example["coverage"], example["retained_mass"]))
+    return order[:_EXAMPLES_KEPT]
 
 
 def rendered(
     columns: Columns, targets: Targets, tokenizer: tokenizers.Tokenizer
 ) -> list[dict[str, Any]]:
-    """Returns the worst examples of a part that have any token transferred, least coverage first.
+    """Returns the `worst` examples of a part that have any token transferred.
 
     They are as `alignment_info.json["examples"]` holds them and the report's viewer reads them.
     """
     lengths = np.diff(targets.offsets)
     row = np.repeat(np.arange(len(lengths)), lengths)
-    transferred = np.bincount(row[targets.soft.kind == Kind.TRANSFERRED], minlength=len(lengths))
+    is_transferred = targets.soft.kind == Kind.TRANSFERRED
+    here = row[is_transferred]
+    transferred = np.bincount(here, minlength=len(lengths))
     coverage = transferred / np.maximum(lengths, 1)
-    rows = np.flatnonzero(transferred)
-    rows = rows[np.argsort(coverage[rows], kind="stable")][:_EXAMPLES_KEPT]
+    mass = np.bincount(here, _retained(targets.soft)[is_transferred], len(lengths))
+    retained = mass / np.maximum(transferred, 1)
+    # In mode `marginal` nearly all tokens are covered: then the mass says which is worst.
+    order = np.lexsort((retained, coverage))
+    rows = order[transferred[order] > 0][:_EXAMPLES_KEPT]
     if not len(rows):
         return []
     records = columns.table.take(rows).to_pylist()
@@ -133,7 +139,7 @@ def _teacher_view(record: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "text": shown(token),
-            "logprob": float(logprob),
+            "logprob": float(logprob) if logprob > NO_LOGPROB else None,
             "top": [
                 [shown(name), math.exp(p)]
                 for name, p in list(zip(names, logprobs, strict=True))[:_SHOWN]
