@@ -6,13 +6,14 @@ condition says, so that a scan over 24 layers moves 24 times what a layer moves.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%(?P<name>[\w.\-]+) \(")
 _OPERATION = re.compile(rf" = (?P<shape>.*?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(")
+_CHANNEL = re.compile(r"channel_id=(?P<id>\d+)")
 _WHILE = re.compile(r" while\(.*condition=%(?P<condition>[\w.\-]+), body=%(?P<body>[\w.\-]+)")
 _CALLS = re.compile(r"(?:calls|to_apply)=%(?P<name>[\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{(?P<names>[^}]*)\}")
@@ -51,21 +52,34 @@ def collectives(text: str) -> dict[str, Traffic]:
     computations, entry = _computations(text)
     if entry is None:
         raise ValueError("expected the text of a compiled program, got one without an ENTRY")
-    known: dict[str, dict[str, Traffic]] = {}
+    # A TPU runs a long collective in steps, beside other work: instructions of one channel, some of
+    # them in a loop of their own. The first and the last step run as often as the collective.
+    channels: dict[tuple[str, str], Traffic] = {}
+    for name, times in _runs(computations, entry).items():
+        for place, line in enumerate(computations.get(name, ())):
+            if (own := _own(line, name)) is None:
+                continue
+            kind, size = own
+            found = _CHANNEL.search(line)
+            key = kind, found["id"] if found else f"{name}/{place}"
+            before = channels.get(key, Traffic(times, 0))
+            channels[key] = Traffic(min(before.times, times), max(before.bytes, size))
+    totals: dict[str, Traffic] = {}
+    for (kind, _), one in sorted(channels.items()):
+        before = totals.get(kind, Traffic(0, 0))
+        totals[kind] = Traffic(before.times + one.times, before.bytes + one.times * one.bytes)
+    return totals
 
-    def totals(name: str) -> dict[str, Traffic]:
-        if name not in known:
-            found: dict[str, Traffic] = {}
-            for line in computations.get(name, ()):
-                for kind, one in _own(line, name):
-                    _add(found, kind, one, 1)
-                for other, times in _callees(line, computations):
-                    for kind, one in totals(other).items():
-                        _add(found, kind, one, times)
-            known[name] = found
-        return known[name]
 
-    return dict(sorted(totals(entry).items()))
+def _runs(computations: dict[str, list[str]], entry: str) -> dict[str, int]:
+    """Returns how often each computation runs in one run of the entry."""
+    found = {entry: 1}
+    # In a program's text a computation stands before those that call it.
+    for name in reversed(computations):
+        for line in computations[name] if name in found else ():
+            for other, times in _callees(line, computations):
+                found[other] = found.get(other, 0) + found[name] * times
+    return found
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str | None]:
@@ -81,14 +95,16 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str | None]:
     return found, entry
 
 
-def _own(line: str, computation: str) -> Iterator[tuple[str, Traffic]]:
-    if found := _OPERATION.search(line):
-        kind = found["kind"]
-        if kind == "all-reduce" and "all-reduce-scatter" in computation:
-            kind = "reduce-scatter"
-        # An asynchronous one names its operand and its result; the whole array is the larger.
-        sizes = [_size(array) for array in _ARRAY.finditer(found["shape"])]
-        yield kind, Traffic(1, max(sizes) if found["start"] else sum(sizes))
+def _own(line: str, computation: str) -> tuple[str, int] | None:
+    """Returns the kind of a line's collective and the bytes of its array; None if it has none."""
+    if (found := _OPERATION.search(line)) is None:
+        return None
+    kind = found["kind"]
+    if kind == "all-reduce" and "all-reduce-scatter" in computation:
+        kind = "reduce-scatter"
+    # An asynchronous one names its operand and its result; the whole array is the larger.
+    sizes = [_size(array) for array in _ARRAY.finditer(found["shape"])]
+    return kind, max(sizes) if found["start"] else sum(sizes)
 
 
 def _size(array: re.Match[str]) -> int:
@@ -97,7 +113,7 @@ def _size(array: re.Match[str]) -> int:
     return math.prod(map(int, filter(None, array["dims"].split(",")))) * bits // 8
 
 
-def _callees(line: str, computations: dict[str, list[str]]) -> Iterator[tuple[str, int]]:
+def _callees(line: str, computations: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, int]]:
     if loop := _WHILE.search(line):
         yield loop["body"], _trips(loop["condition"], computations[loop["condition"]])
     elif branches := _BRANCHES.search(line):
@@ -106,14 +122,9 @@ def _callees(line: str, computations: dict[str, list[str]]) -> Iterator[tuple[st
         yield call["name"], 1
 
 
-def _trips(name: str, lines: list[str]) -> int:
+def _trips(name: str, lines: Sequence[str]) -> int:
     """Returns the limit that a loop's counter, which starts at 0, is compared with."""
     limits = [int(found["limit"]) for line in lines if (found := _LIMIT.search(line))]
     if len(limits) != 1 or not any("direction=LT" in line for line in lines):
         raise ValueError(f"expected one limit and a comparison LT in the loop condition {name}")
     return limits[0]
-
-
-def _add(found: dict[str, Traffic], kind: str, one: Traffic, times: int) -> None:
-    before = found.get(kind, Traffic(0, 0))
-    found[kind] = Traffic(before.times + times * one.times, before.bytes + times * one.bytes)

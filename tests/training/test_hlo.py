@@ -22,6 +22,18 @@ HloModule jit_step, is_scheduled=true
   %done = bf16[2,8]{1,0} collective-permute-done(%start)
 }
 
+%first_step (x: bf16[1,4]) -> bf16[16,4] {
+  %a.1 = bf16[16,4]{1,0} all-gather(%x), channel_id=7, dimensions={0}
+}
+
+%next_step (x: bf16[1,4]) -> bf16[16,4] {
+  %a.2 = bf16[16,4]{1,0:S(1)} all-gather(%x), channel_id=7, dimensions={0}
+}
+
+%stepping (p: (u32[], f32[4])) -> (u32[], f32[4]) {
+  %more = bf16[16,4]{1,0} fusion(%x), kind=kCustom, calls=%next_step
+}
+
 %condition (p: (s32[], f32[4])) -> pred[] {
   %limit.1 = s32[] constant(24)
   ROOT %less.1 = pred[] compare(%counter, %limit.1), direction=LT
@@ -30,6 +42,8 @@ HloModule jit_step, is_scheduled=true
 %body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
   %gathered = bf16[16,4]{1,0:T(8,128)(2,1)S(1)} all-gather(%x), channel_id=2, dimensions={0}
   %loop = (u32[], f32[4]) while(%t), condition=%inner_condition, body=%inner_body
+  %begun = bf16[16,4]{1,0} fusion(%x), kind=kCustom, calls=%first_step
+  %steps = (u32[], f32[4]) while(%t), condition=%inner_condition, body=%stepping
 }
 
 %all-reduce-scatter.3 (p: f32[8,4]) -> f32[2,4] {
@@ -54,7 +68,8 @@ ENTRY %main (x: f32[8,4]) -> f32[8,4] {
 def test_loops_count_by_their_trips_and_nested_ones_by_the_product():
     found = hlo.collectives(TEXT)
     assert found["collective-permute"] == (72, 72 * 32)
-    assert found["all-gather"] == (24 + 1, 24 * 128 + 64)
+    # Channel 2 and, in steps, channel 7 once a layer; channel 5 once.
+    assert found["all-gather"] == (24 + 24 + 1, 24 * 128 + 24 * 128 + 64)
     assert found["reduce-scatter"] == (1, 128)
     assert found["all-reduce"] == (1, 128 + 12)
     assert found["all-to-all"] == (2, 32)
