@@ -4,7 +4,7 @@ At T5's vocabulary (32,128) the logits of a batch are the largest array of a tra
 in float32 for 128 x 512 tokens, and as much again for their gradient. Here the projection to the
 vocabulary and the loss run chunk by chunk, and the backward pass computes each chunk's logits
 again, so peak memory does not grow with the number of tokens. The price is one more matmul of the
-size of the projection (three become four).
+size of the projection (three become four), unless one chunk holds all tokens.
 
 On a mesh two habits keep the loop free of communication (`data_shards`): every chunk takes the same
 share of tokens from every shard, so no chunk lives on one device; and each shard adds the gradient
@@ -138,8 +138,12 @@ def _token_losses(
         return array.reshape(data_shards, num_chunks, rows, *array.shape[2:]).swapaxes(0, 1)
 
     parts = jax.tree.map(split, (hidden, targets, soft))
-    # In a scan nothing can be merged across iterations, so the barrier against it is not needed.
-    losses = jax.lax.map(jax.checkpoint(score, prevent_cse=False), parts)
+    if num_chunks == 1:
+        # The logits are the only ones either way: kept, they need not be computed again.
+        losses = score(jax.tree.map(lambda part: part[0], parts))[None]
+    else:
+        # In a scan nothing can be merged across iterations, so no barrier against it is needed.
+        losses = jax.lax.map(jax.checkpoint(score, prevent_cse=False), parts)
     return losses.swapaxes(0, 1).reshape(data_shards, -1)[:, :local].reshape(count)
 
 
