@@ -141,6 +141,8 @@ def topology(name: str, num_slices: int, chip_config: str) -> list[jax.Device]:
     # libtpu asks a metadata server who it is, unless it is told.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    # Several may compile at a time: no chip is taken.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     options: dict[str, Any] = {"num_slices": num_slices} if num_slices > 1 else {}
     if chip_config != "default":
         options |= {"chip_config_name": chip_config, "chips_per_host_bounds": (2, 2, 1)}
