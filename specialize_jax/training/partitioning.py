@@ -8,6 +8,7 @@ activations; rules send names to mesh axes. Everything here also holds on one de
 1 x 1 x 1.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -253,6 +254,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+@functools.lru_cache(maxsize=16)  # asked for every field of every batch
 def local_rows(mesh: Mesh, batch_rows: int) -> np.ndarray:
     """Which rows of a global batch this host's devices hold.
 
