@@ -26,6 +26,18 @@ def axes(module: nn.Module, batch: Batch) -> dict[str, Any]:
     )
 
 
+def given_together(batch: Batch, first: str, second: str) -> tuple[jax.Array, jax.Array] | None:
+    """Two fields that belong together; None where a batch has neither.
+
+    Raises:
+      ValueError: it has one alone.
+    """
+    given = [field for field in (first, second) if field in batch]
+    if len(given) == 1:
+        raise ValueError(f"Expected both or neither of {first}, {second}, got {given[0]} alone.")
+    return (batch[first], batch[second]) if given else None
+
+
 def project(hidden: jax.Array, unembed: jax.Array, dtype: str) -> jax.Array:
     """Logits [..., V] in float32 of states [..., D]; the product's inputs are in `dtype`."""
     return jnp.dot(hidden, unembed.astype(dtype), preferred_element_type=jnp.float32)

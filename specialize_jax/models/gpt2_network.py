@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from specialize_jax.models import activations, attention, layers
+from specialize_jax.models import activations, attention, boundary, layers
 from specialize_jax.models.gpt2_config import GPT2Config
 from specialize_jax.models.interface import Batch, Cache
 
@@ -159,12 +159,9 @@ def layout(config: GPT2Config, batch: Batch) -> tuple[jax.Array, jax.Array]:
     what stands before it does not see it.
     """
     tokens = batch["decoder_input_tokens"]
-    fields = ("decoder_segment_ids", "decoder_positions")
-    given = [field for field in fields if field in batch]
-    if len(given) == 1:
-        raise ValueError(f"Expected both or neither of {', '.join(fields)}, got {given[0]} alone.")
-    if given:
-        return batch[fields[0]], batch[fields[1]]
+    given = boundary.given_together(batch, "decoder_segment_ids", "decoder_positions")
+    if given is not None:
+        return given
     if tokens.shape[1] > config.num_positions:
         raise ValueError(
             f"Expected rows of at most {config.num_positions} tokens, for that many positions are "

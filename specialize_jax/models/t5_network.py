@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from specialize_jax.models import activations, attention, layers
+from specialize_jax.models import activations, attention, boundary, layers
 from specialize_jax.models.interface import Batch, Cache
 from specialize_jax.models.t5_config import T5Config
 
@@ -229,12 +229,9 @@ class T5(nn.Module):
 
 def _segments(batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Segment ids of both sides: given together, or one segment a row with token 0 as padding."""
-    fields = ("encoder_segment_ids", "decoder_segment_ids")
-    given = [field for field in fields if field in batch]
-    if len(given) == 1:
-        raise ValueError(f"Expected both or neither of {', '.join(fields)}, got {given[0]} alone.")
-    if given:
-        return batch[fields[0]], batch[fields[1]]
+    given = boundary.given_together(batch, "encoder_segment_ids", "decoder_segment_ids")
+    if given is not None:
+        return given
     encoder = (batch["encoder_input_tokens"] > 0).astype(jnp.int32)
     # Padding of the decoder stands at the end, where the causal mask already hides it.
     return encoder, jnp.ones_like(batch["decoder_input_tokens"])
