@@ -1,7 +1,6 @@
 """Reading a Hugging Face folder: what its tensors are called, whether they fit, one by one."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -39,7 +38,9 @@ def open_hf(path: epath.PathLike, *, vocab_size: int | None = None) -> Iterator[
             family = families.of_hf(raw)
             tensors = _Tensors(stack.enter_context(Reader(path)), family)
             stated = family.read_config(raw, tied=_is_tied(raw, tensors))
-            config = dataclasses.replace(stated, vocab_size=_stored_rows(tensors, stated))
+            name = family.embedding
+            shape = tensors.spec(name).shape if name in tensors else None
+            config = vocabulary.as_stored(stated, shape)
             _check_tensors(tensors, config, path)
             rows = stated.vocab_size if vocab_size is None else vocab_size
             _check_tokenizer(path, config, rows)
@@ -107,15 +108,6 @@ def _is_tied(raw: Mapping[str, Any], tensors: _Tensors) -> bool:
     if not says_tied or family.head not in tensors:
         return says_tied
     return tensors.equal(family.head, family.embedding)
-
-
-def _stored_rows(tensors: _Tensors, config: Any) -> int:
-    """Rows of the stored embedding, where that is the config's vocabulary padded differently."""
-    if tensors.family.embedding in tensors:
-        shape = tensors.spec(tensors.family.embedding).shape
-        if len(shape) == 2 and vocabulary.same(shape[0], config.vocab_size):
-            return shape[0]
-    return config.vocab_size
 
 
 def _check_tensors(tensors: _Tensors, config: Any, path: epath.PathLike) -> None:

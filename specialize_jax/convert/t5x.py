@@ -19,7 +19,6 @@ network has a relative bias per layer, [H, L, buckets]; ours, and the published 
 is taken where all layers have the same, and refused where they differ.
 """
 
-import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -103,12 +102,13 @@ def open_t5x(
         folder = _checkpoint(epath.Path(path))
         arrays = t5x_store.arrays(folder)
         stated = _infer(arrays, folder) if given is None else given
-        config = dataclasses.replace(stated, vocab_size=_stored_rows(arrays, stated))
-        sources = _sources(config, arrays)
+        stored = arrays.get("token_embedder/embedding")
+        shaped: T5Config = vocabulary.as_stored(stated, None if stored is None else stored.shape)
+        sources = _sources(shaped, arrays)
         _check_arrays(arrays, sources, folder)
-    params = reading(folder, _lazy(arrays, sources, config))
+    params = reading(folder, _lazy(arrays, sources, shaped))
     rows = stated.vocab_size if vocab_size is None else vocab_size
-    fitted, params = vocabulary.fit(config, params, rows, folder)
+    fitted, params = vocabulary.fit(shaped, params, rows, folder)
     step = _STEP.fullmatch(folder.name)
     return fitted, params, int(step[1]) if step else None
 
@@ -265,13 +265,6 @@ def _shape(arrays: Mapping[str, t5x_store.Array], folder: epath.Path, name: str)
         some = ", ".join(sorted(arrays)[:3])
         raise ValueError(f"{folder} is not a T5 of t5x: it lacks {name}; it has {some}, ...")
     return arrays[name].shape
-
-
-def _stored_rows(arrays: Mapping[str, t5x_store.Array], config: T5Config) -> int:
-    """Rows of the stored embedding, where that is the config's vocabulary padded differently."""
-    stored = arrays.get("token_embedder/embedding")
-    is_padding = stored is not None and vocabulary.same(stored.shape[0], config.vocab_size)
-    return stored.shape[0] if stored is not None and is_padding else config.vocab_size
 
 
 def _depth(

@@ -23,6 +23,18 @@ def same(size: int, other: int) -> bool:
     return -(-size // MULTIPLE) == -(-other // MULTIPLE)
 
 
+def as_stored(config: Any, embedding: tuple[int, ...] | None) -> Any:
+    """A config with as many rows as the stored embedding, where that is another padding.
+
+    Args:
+      config: as stated.
+      embedding: shape of the stored one; None where there is none.
+    """
+    if embedding is None or len(embedding) != 2 or not same(embedding[0], config.vocab_size):
+        return config
+    return dataclasses.replace(config, vocab_size=embedding[0])
+
+
 def fit(config: Any, params: Lazy, size: int, path: Any) -> tuple[Any, Lazy]:
     """A model with its vocabulary padded to another size; a change is warned of.
 
