@@ -34,8 +34,8 @@ _OF_A_STEP = (
     *("weight_decay", "clip", "microbatches", "loss_chunk", "logical_axis_rules", "seed"),
 )
 _GIB = 2**30
-# On a ring of n chips an array passes each chip's links this often.
-_PASSES = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1, "all-to-all": 1}
+# On a ring of chips an array passes each chip's links this often; others once.
+_PASSES = {"all-reduce": 2}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,15 +67,12 @@ def show(
         jax.block_until_ready(metrics)
         seconds.append(time.perf_counter() - start)
     each = float(np.median(seconds[1:]))
+    devices = made.mesh.devices
+    share = chips.share_of_peak(step_flops / each, devices.flat[0].device_kind, devices.size)
+    of_peak = "" if share is None else f" ({share:.1%} of the peak)"
     total = datetime.timedelta(seconds=round(each * train_steps))
     print(
         f"a step took {each:.3g} s (median of {_TIMED_STEPS}), {step_flops / each:.3g} FLOP/s"
-        f"{share_of_peak(step_flops / each, made.mesh)}; all steps: {total}, without held-out "
+        f"{of_peak}; all steps: {total}, without held-out "
         "losses and saving"
     )
-
-
-def share_of_peak(rate: float, mesh: jax.sharding.Mesh) -> str:
-    """Returns a rate of FLOP/s as a share of what the devices can do, as text; may be empty."""
-    chip = chips.find(mesh.devices.flat[0].device_kind)
-    return f" ({rate / mesh.devices.size / chip.flops:.1%} of the peak)" if chip else ""

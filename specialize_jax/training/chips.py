@@ -37,6 +37,12 @@ CHIPS = {
 }
 
 
+def share_of_peak(flops_per_second: float, device_kind: str, count: int) -> float | None:
+    """Returns what share of `count` devices' peak a rate is; None where the peak is not known."""
+    chip = find(device_kind)
+    return None if chip is None else flops_per_second / count / chip.flops
+
+
 def find(device_kind: str) -> Chip | None:
     """Returns the chip that JAX calls so; None where it is not in the table."""
     return CHIPS.get(device_kind)

@@ -245,10 +245,11 @@ class _Clock:
 
 def _utilization(rate: float | None, step_flops: int | None) -> dict[str, float]:
     """Returns the share of the devices' peak that the steps' FLOPs are, where it is known."""
-    chip = chips.find(jax.devices()[0].device_kind)
-    if rate is None or step_flops is None or chip is None:
+    if rate is None or step_flops is None:
         return {}
-    return {"mfu": rate * step_flops / jax.device_count() / chip.flops}
+    kind = jax.devices()[0].device_kind
+    share = chips.share_of_peak(rate * step_flops, kind, jax.device_count())
+    return {} if share is None else {"mfu": share}
 
 
 def _progress(
