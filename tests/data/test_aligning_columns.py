@@ -125,16 +125,7 @@ def test_a_bad_row_among_good_ones_is_found_named_and_skipped(name):
 
 
 def test_a_cut_character_and_a_blank_target_are_found():
-    tokens = [b"caf\xc3", b"\xa9 is 5", b"\n"]
-    cut = world.record(
-        0,
-        completion="café is 5\n",
-        token_bytes=tokens,
-        token_logprobs=[0.0] * 3,
-        topk_bytes=[[t] for t in tokens],
-        topk_logprobs=[[0.0]] * 3,
-        target_token_end=1,
-    )
+    cut = world.cut_record()
     blank = cut | {"target_token_start": 2, "target_token_end": 3}
     bare = world.record(1, logprobs=False) | {"completion": " \n"}
     good = world.record(2)

@@ -63,16 +63,7 @@ def test_a_repeated_candidate_is_named():
 
 
 def test_a_target_that_cuts_a_character_is_named():
-    tokens = [b"caf\xc3", b"\xa9 is 5", b"\n"]
-    row = world.record(
-        0,
-        completion="café is 5\n",
-        token_bytes=tokens,
-        token_logprobs=[0.0] * 3,
-        topk_bytes=[[t] for t in tokens],
-        topk_logprobs=[[0.0]] * 3,
-        target_token_end=1,
-    )
+    row = world.cut_record()
     with pytest.raises(SchemaError, match=r"target tokens \[0:1\) cut a character"):
         records.check_row(row)
 
