@@ -72,7 +72,9 @@ def from_settings(
         warmup_steps=warmup_steps,
         total_steps=train_steps,
     )
-    tx = optimizers.build(optimizer, course, weight_decay=weight_decay, clip=clip)
+    tx = optimizers.build(
+        optimizer, course, weight_decay=weight_decay, clip=clip, axes=model.axes()
+    )
     return build(model, mesh, objective=objective, rule=rule, tx=tx, course=course, **settings)
 
 

@@ -4,6 +4,7 @@
 |----------------|-----------------------------------------------------------------------------|
 | `train_state`  | `TrainState`, a plain tree: step, params, optimizer state, base key         |
 | `optimizers`   | Adafactor and AdamW, learning-rate schedules                                |
+| `layers`       | optimizers of scanned layers: each layer a parameter of its own             |
 | `partitioning` | mesh, logical axis rules, shardings of state and batch                      |
 | `step`         | one update, in microbatches where asked; held-out sums                      |
 | `metrics`      | sums to what a line of `metrics.jsonl` says                                 |

@@ -1,15 +1,33 @@
 """Optimizers and learning-rate schedules by name, through optax; settings are named as in t5x."""
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from specialize_jax.training import layers
+
 Schedule = Callable[[Any], jax.Array]
 """step (updates done so far) -> float32 learning rate."""
+
+SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "adafactor": {
+        "factored": "factored",
+        "multiply_by_parameter_scale": "multiply_by_parameter_scale",
+        "beta1": "momentum",
+        "decay_rate": "decay_rate",
+        "step_offset": "decay_offset",
+        "clipping_threshold": "clipping_threshold",
+        "min_dim_size_to_factor": "min_dim_size_to_factor",
+        "epsilon1": "eps",
+    },
+    "adamw": {"b1": "b1", "b2": "b2", "eps": "eps"},
+}
+"""optimizer -> its settings, by t5x's names -> optax's."""
 
 
 def schedule(
@@ -68,12 +86,13 @@ def build(
     *,
     weight_decay: float = 0.0,
     clip: float | None = None,
+    axes: Any = None,
     **settings: Any,
 ) -> optax.GradientTransformation:
     """An optimizer by name.
 
     Args:
-      name: `adafactor` (optax's: parameter-scaled updates clipped at root mean square 1, second
+      name: `adafactor` (t5x's: parameter-scaled updates clipped at root mean square 1, second
         moments factored where two dimensions are at least 128) or `adamw` (betas 0.9 and 0.999,
         eps 1e-8, as in torch).
       learning_rate: a schedule or a constant. Adafactor multiplies it by each parameter's root
@@ -81,21 +100,43 @@ def build(
       weight_decay: share of a parameter removed per step: `weight_decay * learning_rate` for AdamW,
         `weight_decay` alone for Adafactor (as in t5x).
       clip: bound on the global norm of the gradient; None, the papers' trainer, does not clip.
-      **settings: further arguments of optax's function, for example `b2` or `decay_rate`.
+      axes: the tree of the params with a tuple of logical names per leaf; where it names "layers",
+        Adafactor takes each layer as a parameter of its own, see `layers.per_layer`. None: no
+        parameter is a stack.
+      **settings: of `SETTINGS`; what is not given is as in t5x (Adafactor) and torch (AdamW).
 
     Returns:
       The optimizer; its state holds float32 arrays in the shape of the parameters or less.
 
     Raises:
-      ValueError: unknown name.
+      ValueError: unknown name or setting, or a `step_offset` above 0.
     """
-    builders: dict[str, Callable[[], optax.GradientTransformation]] = {
-        "adafactor": lambda: optax.adafactor(
-            learning_rate, weight_decay_rate=weight_decay or None, **settings
+    builders: dict[str, Callable[..., optax.GradientTransformation]] = {
+        "adafactor": functools.partial(
+            optax.adafactor, learning_rate, weight_decay_rate=weight_decay or None
         ),
-        "adamw": lambda: optax.adamw(learning_rate, weight_decay=weight_decay, **settings),
+        "adamw": functools.partial(optax.adamw, learning_rate, weight_decay=weight_decay),
     }
     if name not in builders:
         raise ValueError(f"Unknown optimizer {name!r}; choose one of: {', '.join(builders)}.")
-    tx = builders[name]()
+    tx = builders[name](**_optax_settings(name, settings))
+    if name == "adafactor" and axes is not None:
+        tx = layers.per_layer(tx, axes)
     return tx if clip is None else optax.chain(optax.clip_by_global_norm(clip), tx)
+
+
+def _optax_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by the names of optax's function."""
+    known = SETTINGS[name]
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(
+            f"Optimizer {name!r} has no setting {', '.join(map(repr, unknown))}; choose from: "
+            f"{', '.join(known)}."
+        )
+    if settings.get("step_offset", 0) > 0:
+        raise ValueError(
+            "Expected a step_offset of at most 0, because steps are counted from 0 and no decay is "
+            f"defined before the offset, got {settings['step_offset']}; t5x's runs that go on from "
+            "N pretraining steps without resetting the decay have -N here."
+        )
+    return {known[setting]: value for setting, value in settings.items()}

@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from specialize_jax.training import layers
 from specialize_jax.training.train_state import TrainState
 
 AXES = ("data", "fsdp", "model")
@@ -177,9 +178,8 @@ def state_shardings(
 ) -> TrainState:
     """Where every leaf of the state lies.
 
-    Optimizer leaves follow the parameter whose path ends theirs: of the same shape, its spec; of
-    the shape less one dimension (Adafactor's row and column moments), the spec less that entry;
-    anything else (counters) is whole on every device.
+    Optimizer leaves lie as the parameter that they follow, see `layers.state_axes`; counters are
+    whole on every device.
 
     Args:
       state: shapes, as `jax.eval_shape(lambda: train_state.create(...))` gives them.
@@ -190,54 +190,18 @@ def state_shardings(
     Returns:
       The state with a NamedSharding in place of every leaf.
     """
-    specs = jax.tree.map(
-        lambda names, leaf: partition_spec(leaf.shape, names, mesh, rules),
-        axes,
-        state.params,
-        is_leaf=lambda x: isinstance(x, tuple),
-    )
-    known = {
-        _names(path): (leaf.shape, spec)
-        for (path, leaf), spec in zip(
-            jax.tree.leaves_with_path(state.params),
-            jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, PartitionSpec)),
-            strict=True,
-        )
-    }
 
-    def follow(path: Any, leaf: Any) -> PartitionSpec:
-        names = _names(path)
-        for start in range(len(names)):
-            if names[start:] in known:
-                return _reduced_spec(leaf.shape, *known[names[start:]])
-        return PartitionSpec()
+    def placed(leaf: Any, names: tuple[str | None, ...]) -> NamedSharding:
+        return NamedSharding(mesh, partition_spec(leaf.shape, names, mesh, rules))
 
-    whole = PartitionSpec()
-    placed = TrainState(
+    whole = NamedSharding(mesh, PartitionSpec())
+    opt_axes = layers.state_axes(state.opt_state, state.params, axes)
+    return TrainState(
         step=whole,
-        params=specs,
-        opt_state=jax.tree.map_with_path(follow, state.opt_state),
+        params=jax.tree.map(placed, state.params, axes),
+        opt_state=jax.tree.map(placed, state.opt_state, opt_axes),
         rng=whole,
     )
-    return jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec),
-        placed,
-        is_leaf=lambda x: isinstance(x, PartitionSpec),
-    )
-
-
-def _names(path: Any) -> tuple[str, ...]:
-    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
-
-
-def _reduced_spec(shape: Sequence[int], whole: Sequence[int], spec: PartitionSpec) -> PartitionSpec:
-    """The spec of an array that is a parameter, or a parameter reduced over one dimension."""
-    if tuple(shape) == tuple(whole):
-        return spec
-    for axis in range(len(whole)):
-        if tuple(shape) == (*whole[:axis], *whole[axis + 1 :]):
-            return PartitionSpec(*spec[:axis], *spec[axis + 1 :])
-    return PartitionSpec()
 
 
 def with_shardings(state: TrainState, shardings: TrainState) -> TrainState:

@@ -44,6 +44,54 @@ def test_unknown_optimizer_lists_the_choices():
         optimizers.build("sgd", 0.1)
 
 
+@pytest.mark.parametrize(
+    "name, settings, message",
+    [
+        ("adamw", {"decay_rate": 0.8}, "'adamw' has no setting 'decay_rate'; .* b1, b2, eps"),
+        ("adafactor", {"b1": 0, "z": 1}, "no setting 'b1', 'z'; choose from: factored, mult"),
+        ("adafactor", {"step_offset": 5}, "step_offset of at most 0, .* got 5"),
+    ],
+)
+def test_settings_that_do_not_exist_are_named(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        optimizers.build(name, 0.1, **settings)
+
+
+SETTINGS = {
+    "factored": False,
+    "multiply_by_parameter_scale": False,
+    "beta1": 0.5,
+    "decay_rate": 0.5,
+    "step_offset": -100,
+    "clipping_threshold": None,
+    "min_dim_size_to_factor": 4,
+    "epsilon1": 1e-1,
+    "b1": 0.5,
+    "b2": 0.5,
+    "eps": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    "name, setting",
+    [(name, setting) for name, known in optimizers.SETTINGS.items() for setting in known],
+)
+def test_every_setting_changes_the_second_update(name, setting):
+    """And so reaches optax by the right name."""
+
+    def second(**settings):
+        # Factored, but for min_dim_size_to_factor, which is to make it so.
+        usual = {} if "min_dim" in setting or name == "adamw" else {"min_dim_size_to_factor": 2}
+        tx = optimizers.build(name, 0.1, **(usual | settings))
+        params = {"w": jnp.linspace(1.0, 2.0, 24).reshape(4, 6)}
+        state = tx.init(params)
+        for power in (1, 3):
+            updates, state = tx.update({"w": params["w"] ** power - 1}, state, params)
+        return updates["w"]
+
+    assert not np.allclose(second(), second(**{setting: SETTINGS[setting]}), rtol=1e-3)
+
+
 def test_clip_bounds_the_gradient_and_is_off_by_default():
     params = {"w": jnp.zeros(4)}
     gradient = {"w": jnp.full(4, 50.0)}

@@ -57,9 +57,14 @@ def test_partition_spec_errors():
 
 @pytest.mark.parametrize("name", ["adafactor", "adamw"])
 def test_optimizer_leaves_follow_their_parameter(name):
-    axes = {"a": {"w": ("embed", "mlp")}, "w": ("mlp",), "layers": ("layers", "embed", "mlp")}
-    shapes = {"a": {"w": (128, 256)}, "w": (8,), "layers": (2, 128, 256)}
-    tx = optimizers.build(name, 1e-3)
+    axes = {
+        "a": {"w": ("embed", "mlp")},
+        "w": ("mlp",),
+        "deep": ("layers", "embed", "mlp"),
+        "square": ("layers", "joined_kv", "embed"),
+    }
+    shapes = {"a": {"w": (128, 256)}, "w": (8,), "deep": (2, 128, 256), "square": (3, 128, 128)}
+    tx = optimizers.build(name, 1e-3, axes=axes)
 
     def create():
         params = jax.tree.map(np.zeros, shapes, is_leaf=lambda x: isinstance(x, tuple))
@@ -75,7 +80,8 @@ def test_optimizer_leaves_follow_their_parameter(name):
         found[jax.tree_util.keystr(path, simple=True, separator="/").split("/", 1)[-1]] = tuple(
             sharding.spec
         )
-    assert found["layers"] == (None, "fsdp", "model")
+    assert found["deep"] == (None, "fsdp", "model")
+    assert found["square"] == (None, "model", "fsdp")
     assert found["a/w"] == ("fsdp", "model")
     if name == "adamw":
         assert found["0/mu/a/w"] == found["0/nu/a/w"] == ("fsdp", "model")
@@ -83,9 +89,12 @@ def test_optimizer_leaves_follow_their_parameter(name):
     else:
         assert found["0/v_row/a/w"] == ("fsdp",)  # the mean over columns is left by row
         assert found["0/v_col/a/w"] == ("model",)
-        assert found["0/v_row/layers"] == (None, "fsdp")
+        assert found["0/v_row/deep"] == (None, "fsdp")
+        # Both have the shape (3, 128): the first is what the mean over the last axis leaves.
+        assert found["0/v_row/square"] == (None, "model")
+        assert found["0/v_col/square"] == (None, "fsdp")
         assert found["0/v/w"] == ("model",)
-        assert found["0/v/a/w"] == ()
+        assert found["0/v/a/w"] == (None,)
 
 
 def test_a_mesh_larger_than_the_devices_names_what_fits():
