@@ -4,7 +4,6 @@ import re
 
 import jax
 import numpy as np
-import optax
 
 from specialize_jax import losses, models
 from specialize_jax.apps import program
@@ -56,13 +55,16 @@ def _batch(model: models.Model) -> dict[str, np.ndarray]:
 
 def _train(model: models.Model, batch: dict, devices: list, fsdp: int, parts: int):
     mesh = partitioning.make_mesh(fsdp=fsdp, model=parts, devices=devices)
-    course = optimizers.schedule("constant", base_learning_rate=1e-1)
+    course = optimizers.schedule("constant", base_learning_rate=1e-2)
     made = program.build(
         model,
         mesh,
         objective="match_distribution",
         rule=losses.Rule(),
-        tx=optax.sgd(course),
+        # Without epsilon1, an update by a gradient of rounding noise is as large as any.
+        tx=optimizers.build(
+            "adafactor", course, axes=model.axes(), min_dim_size_to_factor=8, epsilon1=1e-6
+        ),
         course=course,
         loss_chunk=4,
     )
@@ -72,7 +74,7 @@ def _train(model: models.Model, batch: dict, devices: list, fsdp: int, parts: in
         _assert_rows_stay(made.train_step.lower(state, placed).compile().as_text(), model)
     for _ in range(STEPS):
         state, _ = made.train_step(state, placed)
-    return jax.device_get(state.params)
+    return jax.device_get((state.params, state.opt_state))
 
 
 def _assert_rows_stay(text: str, model: models.Model) -> None:
