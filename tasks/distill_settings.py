@@ -20,6 +20,7 @@ def corpus(
     validation: int | str = 200,
     k_out: int | None = None,
     num_exemplars: int = formats.NUM_EXEMPLARS,
+    train_on_validation: bool = False,
 ) -> corpus_lib.Corpus:
     """Returns the corpus that the tasks read; its arguments come from gin.
 
@@ -30,5 +31,8 @@ def corpus(
         train.
       k_out: entries kept per target token; None for all that are stored.
       num_exemplars: worked questions in an in-context prompt.
+      train_on_validation: whether those questions stay in training too, as in 2301.12726's code.
     """
-    return corpus_lib.read_corpus(tuple(aligned_dirs), validation, k_out, num_exemplars)
+    return corpus_lib.read_corpus(
+        tuple(aligned_dirs), validation, k_out, num_exemplars, train_on_validation
+    )

@@ -30,8 +30,9 @@ example:
 # What a run's settings do not say, or what no step depends on.
 _NOT_READ = {"model_dir": "-", "packed_dir": None, "initial_checkpoint_path": None}
 _OF_A_STEP = (
-    *("train_steps", "objective", "optimizer", "learning_rate", "schedule", "warmup_steps"),
-    *("weight_decay", "clip", "microbatches", "loss_chunk", "logical_axis_rules", "seed"),
+    *("train_steps", "objective", "optimizer", "learning_rate", "optimizer_settings"),
+    *("schedule", "schedule_steps", "warmup_steps", "weight_decay", "clip"),
+    *("microbatches", "loss_chunk", "logical_axis_rules", "seed"),
 )
 _GIB = 2**30
 # On a ring of chips an array passes each chip's links this often; others once.

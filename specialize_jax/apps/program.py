@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +44,9 @@ def from_settings(
     rule: losses.Rule,
     optimizer: str,
     learning_rate: float,
+    optimizer_settings: Mapping[str, Any] | None,
     schedule: str,
+    schedule_steps: int | None,
     warmup_steps: int,
     weight_decay: float,
     clip: float | None,
@@ -60,7 +62,9 @@ def from_settings(
       rule: the divergence.
       optimizer: of `optimizers.build`.
       learning_rate: peak.
+      optimizer_settings: of `optimizers.SETTINGS`; None for the usual ones.
       schedule: of `optimizers.schedule`.
+      schedule_steps: where "cosine" reaches 0; None for `train_steps`.
       warmup_steps: linear warm-up.
       weight_decay: of the optimizer.
       clip: bound on the gradient's norm; None for none.
@@ -70,10 +74,15 @@ def from_settings(
         schedule,
         base_learning_rate=learning_rate,
         warmup_steps=warmup_steps,
-        total_steps=train_steps,
+        total_steps=train_steps if schedule_steps is None else schedule_steps,
     )
     tx = optimizers.build(
-        optimizer, course, weight_decay=weight_decay, clip=clip, axes=model.axes()
+        optimizer,
+        course,
+        weight_decay=weight_decay,
+        clip=clip,
+        axes=model.axes(),
+        **optimizer_settings or {},
     )
     return build(model, mesh, objective=objective, rule=rule, tx=tx, course=course, **settings)
 

@@ -6,7 +6,7 @@ import functools
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -65,7 +65,9 @@ def run(
     min_coverage: float = 0.0,
     optimizer: str = "adafactor",
     learning_rate: float = 1e-3,
+    optimizer_settings: Mapping[str, Any] | None = None,
     schedule: str = "constant",
+    schedule_steps: int | None = None,
     warmup_steps: int = 0,
     weight_decay: float = 0.0,
     clip: float | None = None,
@@ -101,7 +103,9 @@ def run(
       min_coverage: smallest accepted share of chain-of-thought tokens with a teacher distribution.
       optimizer: "adafactor" or "adamw".
       learning_rate: peak.
+      optimizer_settings: of `optimizers.SETTINGS`; None for the usual ones.
       schedule: "constant", "rsqrt" or "cosine".
+      schedule_steps: where "cosine" reaches 0; None for `train_steps`.
       warmup_steps: linear warm-up.
       weight_decay: of the optimizer.
       clip: bound on the gradient's norm; None for none.
@@ -166,7 +170,9 @@ def run(
         rule=rule,
         optimizer=optimizer,
         learning_rate=learning_rate,
+        optimizer_settings=optimizer_settings,
         schedule=schedule,
+        schedule_steps=schedule_steps,
         warmup_steps=warmup_steps,
         weight_decay=weight_decay,
         clip=clip,

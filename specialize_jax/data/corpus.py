@@ -102,6 +102,7 @@ def read_corpus(
     validation: int | str,
     k_out: int | None,
     num_exemplars: int = NUM_EXEMPLARS,
+    train_on_validation: bool = False,
 ) -> Corpus:
     """Reads aligned folders; the last corpus read is kept.
 
@@ -110,6 +111,8 @@ def read_corpus(
       validation: see `choose_validation`.
       k_out: entries kept per target token; None for all that are stored.
       num_exemplars: worked questions in an in-context prompt, >= 1.
+      train_on_validation: whether the validation questions stay in training and among the
+        exemplars too, as in 2301.12726's code: held-out numbers are then contaminated.
 
     Raises:
       SchemaError: a folder is missing, unfinished or damaged, tokenizers differ, or K_out is larger
@@ -142,10 +145,13 @@ def read_corpus(
     for row in everything:
         # By text as well as by id, so that a question that stands twice stays on one side.
         out = row["example_id"] in held_out or row["question"] in held_out_questions
-        split["validation" if out else "train"].append(row)
+        if out:
+            split["validation"].append(row)
+        if not out or train_on_validation:
+            split["train"].append(row)
     pool: dict[str, Exemplar] = {}
-    for row in everything:
-        if row["question"] not in held_out_questions and row["gold_answer"] is not None:
+    for row in split["train"]:
+        if row["gold_answer"] is not None:
             exemplar = Exemplar(row["question"], row["targets_pretokenized"], row["gold_answer"])
             pool.setdefault(row["question"], exemplar)
     return Corpus(

@@ -70,6 +70,8 @@ def schedule(
         raise ValueError(f"Schedule 'rsqrt' expects warmup_steps >= 1, got {warmup_steps}.")
     if name == "cosine" and total_steps is None:
         raise ValueError("Schedule 'cosine' expects total_steps, got None.")
+    if total_steps is not None and total_steps < 1:
+        raise ValueError(f"A schedule expects total_steps >= 1, got {total_steps}.")
     course = courses[name]
 
     def learning_rate(step: Any) -> jax.Array:
@@ -133,6 +135,11 @@ def _optax_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
             f"Optimizer {name!r} has no setting {', '.join(map(repr, unknown))}; choose from: "
             f"{', '.join(known)}."
         )
+    for setting, value in settings.items():
+        if not isinstance(value, (int, float, type(None))):
+            raise ValueError(
+                f"Expected a number, True, False or None for {setting}, got {value!r}."
+            )
     if settings.get("step_offset", 0) > 0:
         raise ValueError(
             "Expected a step_offset of at most 0, because steps are counted from 0 and no decay is "

@@ -17,7 +17,7 @@ def main() -> None:
     """Asserts that real students train on every mesh as on one device, rows never gathered."""
     for size, meshes in (("t5_1_1_tiny", [(8, 1), (2, 2)]), ("gpt2_tiny", [(2, 4)])):
         model = models.build(size, dropout_rate=0.0, num_heads=8)
-        batch = _batch(model)
+        batch = batch_for(model)
         expected = _train(model, batch, jax.devices()[:1], 1, 1)
         for fsdp, parts in meshes:
             found = _train(model, batch, jax.devices(), fsdp, parts)
@@ -29,7 +29,7 @@ def main() -> None:
     print("equal")
 
 
-def _batch(model: models.Model) -> dict[str, np.ndarray]:
+def batch_for(model: models.Model) -> dict[str, np.ndarray]:
     vocabulary = model.config.vocab_size
     layout = batches.fields(16, 8, 2, vocabulary)
     if model.decoder_only:

@@ -112,6 +112,14 @@ def test_a_divergence_and_its_settings_reach_the_run():
     assert [arguments[name] for name in names] == ["jsd", "renormalize", 2.0, 0.1]
 
 
+def test_settings_of_optimizer_and_schedule_reach_the_run():
+    bindings = ["OPTIMIZER_SETTINGS = {'decay_rate': 0.9}", "SCHEDULE_STEPS = 99"]
+    configured(train.run, "testing/tiny.gin", bindings=bindings)
+    arguments = gin.get_bindings(train.run)
+    assert arguments["optimizer_settings"] == {"decay_rate": 0.9}
+    assert arguments["schedule_steps"] == 99
+
+
 def test_later_files_and_bindings_win(tmp_path):
     (tmp_path / "mine.gin").write_text("BATCH_SIZE = 7\nTRAIN_STEPS_RELATIVE = 7\n")
     configured(
@@ -158,6 +166,11 @@ def test_bindings_are_split_from_other_flags():
         ),
         ("train", "LEARNING_RATE = 'fast'", "LEARNING_RATE: expected float, got 'fast' (str)"),
         ("train", "CLIP = 'no'", "CLIP: expected float | None, got 'no' (str)"),
+        (
+            "train",
+            "OPTIMIZER_SETTINGS = 0.8",
+            "OPTIMIZER_SETTINGS: expected Mapping[str, Any] | None, got 0.8 (float)",
+        ),
         ("train", "train.run.seed = 'x'", "train.run.seed: expected int, got 'x' (str)"),
         # Of the configurable that a binding refers to.
         ("train", "models.build.size = 3", "models.build.size: expected str, got 3 (int)"),

@@ -79,6 +79,20 @@ def test_validation_questions_are_neither_trained_on_nor_shown_as_exemplars():
     assert any(question in decode(first.inputs) for question in held_out)
 
 
+def test_validation_questions_may_stay_in_training():
+    """As in 2301.12726's code; they are then exemplars too."""
+    clean = distill_settings.corpus()
+    with gin.unlock_config():
+        gin.bind_parameter(f"{NAME}.train_on_validation", True)
+    corpus = distill_settings.corpus()
+    assert len(corpus.rows["validation"]) == len(clean.rows["validation"]) > 0
+    assert len(corpus.rows["train"]) == len(clean.rows["train"]) + len(clean.rows["validation"])
+    held_out = {row["question"] for row in corpus.rows["validation"]}
+    assert held_out <= {row["question"] for row in corpus.rows["train"]}
+    assert held_out <= {exemplar.question for exemplar in corpus.pool}
+    assert held_out.isdisjoint(exemplar.question for exemplar in clean.pool)
+
+
 def test_exemplars_and_order_are_functions_of_the_seed():
     name = "distill_four_formats"
 

@@ -22,6 +22,18 @@ def test_schedules(name, expected):
         np.testing.assert_allclose(rate(step), 0.1 * share, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "micro_steps, updates, share",
+    [(130_500, 4_350, 0.997), (38_200, 1_900, 0.994), (13_800, 4_600, 0.75), (31_700, 5_300, 0.93)],
+)
+def test_a_cosine_over_micro_steps_hardly_falls(micro_steps, updates, share):
+    """The papers' script, ten epochs: reference/papers.md, A.6, behaviour 1."""
+    rate = optimizers.schedule(
+        "cosine", base_learning_rate=1.0, warmup_steps=10, total_steps=10 * micro_steps
+    )
+    np.testing.assert_allclose(rate(10 * updates), share, atol=5e-3)
+
+
 def test_no_warmup_starts_at_the_peak():
     assert optimizers.schedule("constant", base_learning_rate=0.5)(0) == 0.5
 
@@ -32,6 +44,7 @@ def test_no_warmup_starts_at_the_peak():
         ({"name": "linear"}, "Unknown schedule 'linear'.*constant, rsqrt, cosine"),
         ({"name": "rsqrt"}, "warmup_steps >= 1, got 0"),
         ({"name": "cosine"}, "total_steps, got None"),
+        ({"name": "cosine", "total_steps": 0}, "total_steps >= 1, got 0"),
     ],
 )
 def test_schedule_errors(arguments, message):
@@ -49,6 +62,7 @@ def test_unknown_optimizer_lists_the_choices():
     [
         ("adamw", {"decay_rate": 0.8}, "'adamw' has no setting 'decay_rate'; .* b1, b2, eps"),
         ("adafactor", {"b1": 0, "z": 1}, "no setting 'b1', 'z'; choose from: factored, mult"),
+        ("adafactor", {"decay_rate": "0.8"}, "a number, .* for decay_rate, got '0.8'"),
         ("adafactor", {"step_offset": 5}, "step_offset of at most 0, .* got 5"),
     ],
 )
