@@ -111,7 +111,19 @@ def _packed(folder: epath.Path) -> Iterator[str]:
             batch = rows.batch(indices)
             batches.check_batch(batch, rows.layout, f"'{folder}' {split} row {start} and on")
             for index in range(len(indices)):
-                yield f"{split} {batches.render_row(batch, index)}"
+                yield f"{split} {_packed_row(rows, batch, start, index)}"
+
+
+def _packed_row(rows: packed.PackedRows, batch: dict, start: int, index: int) -> str:
+    ids, formats = (
+        rows.example_ids(start + index),
+        batches.row_formats(batches.row_at(batch, index)),
+    )
+    if ids is not None and len(ids) != len(formats):
+        raise SchemaError(
+            f"row {start + index}: expected an id for each of {len(formats)} examples, got {ids}"
+        )
+    return batches.render_row(batch, index, ids)
 
 
 def _results(folder: epath.Path) -> Iterator[str]:

@@ -19,6 +19,7 @@ from specialize_jax.schemas import Format, SparseTargets, batches, folders
 # TensorFlow serves the text pipeline alone; an accelerator is JAX's.
 tf.config.set_visible_devices([], "GPU")
 
+_ID = "example_id"
 OnTooLong = Literal["drop", "truncate", "error"]
 Progress = Callable[[int], None]
 
@@ -62,9 +63,9 @@ def examples(
     provider: seqio.Mixture | seqio.Task, split: str, *, seed: int, count: int, shuffle: bool
 ) -> Generator[Example]:
     """Yields `count` examples, a pure function of the arguments; nothing is cut."""
-    dataset = provider.get_dataset(
-        None,
-        split,
+    dataset = _dataset(
+        provider,
+        split=split,
         shuffle=shuffle,
         seed=seed,
         num_epochs=None,
@@ -80,6 +81,22 @@ def examples(
         raise ValueError(f"mixture '{provider.name}': {error.message}") from None
 
 
+def _dataset(provider: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
+    """Returns a provider's dataset; one of a mixture keeps its tasks' example ids if all have them.
+
+    A mixture drops what is no output feature unless told, and cannot mix tasks that keep others.
+    """
+    if isinstance(provider, seqio.Mixture):
+        with contextlib.suppress(TypeError):
+            return provider.get_dataset(None, passthrough_features=[_ID], **options)
+    return provider.get_dataset(None, **options)
+
+
+def _id(row: dict[str, Any]) -> str | None:
+    value = row.get(_ID)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else None
+
+
 def _example(row: dict[str, np.ndarray]) -> Example:
     soft = SparseTargets(
         row["targets_soft_ids"],
@@ -88,7 +105,8 @@ def _example(row: dict[str, np.ndarray]) -> Example:
         row["targets_soft_kind"],
         np.zeros(len(row["targets"]), np.int32),
     )
-    return Example(row["inputs"], row["targets"], soft, Format(int(row["targets_format"][0])))
+    fmt = Format(int(row["targets_format"][0]))
+    return Example(row["inputs"], row["targets"], soft, fmt, _id(row))
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

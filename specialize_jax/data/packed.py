@@ -2,6 +2,8 @@
 
 A folder holds ArrayRecord parts (https://github.com/google/array_record), one per split and epoch,
 and `packed_info.json`: field lengths, `k`, seed, what each split holds, formats and fill rates.
+Beside a part whose tasks name their examples lies `<part>.examples.jsonl`: a line for each row, a
+list of the ids of its examples. It is for people: training does not read it.
 
 The order in which rows are read is a pure function of (seed, epoch, index): the data state of a run
 is those three numbers, whatever the number of hosts. An epoch of training reads one packed epoch;
@@ -11,6 +13,7 @@ after the last one the first comes again, in another order.
 import collections
 import functools
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,8 +22,8 @@ from array_record.python import array_record_module
 from etils import epath
 from grain import sources
 
-from specialize_jax.data.packing import Lengths, Row
-from specialize_jax.schemas import Format, Kind, SchemaError, batches, folders
+from specialize_jax.data.packing import EXAMPLE_IDS, Lengths, Row
+from specialize_jax.schemas import Kind, SchemaError, batches, folders
 
 
 class Counts:
@@ -36,10 +39,9 @@ class Counts:
     def add(self, row: Row) -> None:
         """Counts one row."""
         self.rows += 1
-        segments, formats = row["decoder_segment_ids"], row["decoder_format"]
-        starts = (segments > 0) & (row["decoder_positions"] == 0)
-        for value in formats[starts]:
-            self.examples[Format(int(value)).label] += 1
+        segments = row["decoder_segment_ids"]
+        for fmt in batches.row_formats(row):
+            self.examples[fmt.label] += 1
         for kind in (Kind.TRANSFERRED, Kind.ONE_HOT, Kind.ANSWER_ONLY):
             self.kinds[kind.name.lower()] += int((row["decoder_soft_kind"] == kind).sum())
         self.encoder_tokens += int((row["encoder_segment_ids"] > 0).sum())
@@ -67,23 +69,32 @@ def write_part(
     """Writes rows as one ArrayRecord file, renamed when whole, and counts them.
 
     Returns:
-      The part's entry for the info file.
+      The part's entry for the info file; under "examples" that of the file with the ids, which is
+      there where all rows have them.
     """
     path = epath.Path(path)
     temporary = path.parent / f".{path.name}.tmp"
     before = counts.rows
+    ids: list[list[str] | None] = []
     writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1,zstd:3")
     try:
         for row in rows:
             writer.write(batches.encode_row(row, layout))
             counts.add(row)
+            ids.append(row[EXAMPLE_IDS].tolist() if EXAMPLE_IDS in row else None)
     except BaseException:
         writer.close()
         temporary.unlink()
         raise
     writer.close()
     temporary.replace(path)
-    return folders.part_entry(path, counts.rows - before)
+    entry = folders.part_entry(path, counts.rows - before)
+    if None not in ids:
+        beside = path.with_name(f"{path.stem}.examples.jsonl")
+        text = "".join(json.dumps(names) + "\n" for names in ids)
+        folders.write_bytes(beside, text.encode())
+        entry["examples"] = folders.part_entry(beside, len(ids))
+    return entry
 
 
 class PackedRows:
@@ -121,6 +132,8 @@ class PackedRows:
         entries = [entry for entry in self.info["shards"] if entry["split"] == split]
         if not entries:
             raise SchemaError(f"'{folder}' has no split '{split}'; choices: {', '.join(splits)}")
+        self._names: dict[int, list[list[str]]] = {}
+        self._folder, self._entries = epath.Path(folder), entries
         paths = [epath.Path(folder) / entry["file"] for entry in entries]
         for path, entry in zip(paths, entries, strict=True):
             folders.check_hash(path, entry)
@@ -152,12 +165,51 @@ class PackedRows:
 
     def batch(self, indices: Iterable[int]) -> dict[str, np.ndarray]:
         """Returns the rows with these global indices as a batch (`schemas.batches`)."""
-        records = []
-        for index in indices:
-            epoch, place = self.locate(index)
-            rows = self._epochs[epoch % len(self._epochs)]
-            records.append(rows[int(_order(self.seed, epoch, len(rows))[place])])
-        return batches.decode_rows(records, self.layout)
+        places = (self._stored(index) for index in indices)
+        return batches.decode_rows([self._epochs[part][row] for part, row in places], self.layout)
+
+    def describe(self, index: int) -> list[str]:
+        """Names the examples of the row with this global index to a person.
+
+        Returns:
+          For each, its id and format; its place, where the folder has no ids.
+
+        Raises:
+          SchemaError: the file of the ids is missing, changed or cut.
+        """
+        formats = batches.row_formats(batches.row_at(self.batch([index]), 0))
+        names = self.example_ids(index)
+        if names is None:
+            part, row = self._stored(index)
+            where = f"of row {row} of {self._entries[part]['file']}"
+            names = [f"example {number} {where}" for number in range(len(formats))]
+        return [f"{name} ({fmt.label})" for name, fmt in zip(names, formats, strict=True)]
+
+    def example_ids(self, index: int) -> list[str] | None:
+        """Returns the ids of the examples of the row with this global index; None without ids.
+
+        Raises:
+          SchemaError: the file of the ids is missing, changed or cut.
+        """
+        part, row = self._stored(index)
+        ids = self._ids(part)
+        return None if ids is None else ids[row]
+
+    def _stored(self, index: int) -> tuple[int, int]:
+        """Returns in which part the row with a global index is stored, and its place there."""
+        epoch, place = self.locate(index)
+        part = epoch % len(self._epochs)
+        return part, int(_order(self.seed, epoch, len(self._epochs[part]))[place])
+
+    def _ids(self, part: int) -> list[list[str]] | None:
+        """Returns the ids of each row of a part, checked and read when first asked for."""
+        entry = self._entries[part].get("examples")
+        if entry is not None and part not in self._names:
+            path = self._folder / entry["file"]
+            folders.check_hash(path, entry)
+            lines = path.read_text().split("\n")[:-1]
+            self._names[part] = [json.loads(line) for line in lines]
+        return self._names.get(part)
 
     def batches_from(
         self, start: int, *, rows: Iterable[int] | None = None

@@ -16,6 +16,8 @@ from specialize_jax.data import windowed
 from specialize_jax.schemas import UNUSED_LOGPROB, Format, Kind, SparseTargets
 
 Row = dict[str, np.ndarray]
+# Beside the fields of a batch, a row may have the ids of its examples, [examples] of str.
+EXAMPLE_IDS = "example_ids"
 
 
 class Example(NamedTuple):
@@ -26,12 +28,14 @@ class Example(NamedTuple):
       targets: [m] int; target tokens.
       soft: [m, K]; what the teacher says of each target.
       format: the data format.
+      id: what names the example to a person; None where its task gives no `example_id`.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     soft: SparseTargets
     format: Format
+    id: str | None = None
 
 
 class Lengths(NamedTuple):
@@ -90,10 +94,11 @@ def build_row(examples: list[Example], lengths: Lengths, k: int) -> Row:
     """Lays examples one after another in a row of the batch contract (`schemas.batches`).
 
     Args:
-      examples: together no longer than `lengths`.
+      examples: together no longer than `lengths`. Where all have ids, the row has `EXAMPLE_IDS`.
       lengths: of the row.
       k: entries per target token.
     """
+    ids = [example.id for example in examples]
     encoder = {
         name: np.zeros(lengths.inputs, np.int32)
         for name in ("encoder_input_tokens", "encoder_segment_ids", "encoder_positions")
@@ -139,6 +144,7 @@ def build_row(examples: list[Example], lengths: Lengths, k: int) -> Row:
         "decoder_soft_ids": soft_ids,
         "decoder_soft_logprobs": soft_logprobs,
         "decoder_soft_tail_logprob": soft_tail,
+        **({} if None in ids else {EXAMPLE_IDS: np.array(ids, np.str_)}),
     }
 
 

@@ -161,13 +161,23 @@ def _sides(names: Collection[str]) -> list[str]:
     return [side for side in ("encoder", "decoder") if f"{side}_segment_ids" in names]
 
 
-def render_row(batch: dict[str, np.ndarray], index: int) -> str:
-    """Returns a line that shows a packed row to a person."""
-    segments, formats = batch["decoder_segment_ids"][index], batch["decoder_format"][index]
-    starts = (segments > 0) & (batch["decoder_positions"][index] == 0)
-    labels = [Format(int(value)).label for value in formats[starts]]
+def row_at(batch: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
+    """Returns one row of a batch."""
+    return {name: value[index] for name, value in batch.items()}
+
+
+def row_formats(row: dict[str, np.ndarray]) -> list[Format]:
+    """Returns the formats of the examples of a row, in their order."""
+    starts = (row["decoder_segment_ids"] > 0) & (row["decoder_positions"] == 0)
+    return [Format(int(value)) for value in row["decoder_format"][starts]]
+
+
+def render_row(batch: dict[str, np.ndarray], index: int, ids: list[str] | None = None) -> str:
+    """Returns a line that shows a packed row, with the ids of its examples, to a person."""
+    row = row_at(batch, index)
+    labels = [fmt.label for fmt in row_formats(row)]
+    names = labels if ids is None else [f"{i} {s}" for i, s in zip(ids, labels, strict=True)]
     real = [
-        f"{(batch[f'{side}_segment_ids'][index] > 0).mean():.0%} of the {side}"
-        for side in _sides(batch)
+        f"{(row[f'{side}_segment_ids'] > 0).mean():.0%} of the {side}" for side in _sides(batch)
     ]
-    return f"row {index}: {len(labels)} examples ({', '.join(labels)}), {' and '.join(real)} filled"
+    return f"row {index}: {len(names)} examples ({', '.join(names)}), {' and '.join(real)} filled"

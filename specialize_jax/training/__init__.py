@@ -9,6 +9,9 @@
 | `step`         | one update, in microbatches where asked; held-out sums                      |
 | `metrics`      | sums to what a line of `metrics.jsonl` says                                 |
 | `checkpoints`  | Orbax: save, restore the latest sound one, params alone                     |
+| `screen`       | the line on the screen, and the clock behind it                             |
+| `stops`        | NaN and divergence: what stops a run, and what it then leaves               |
+| `profiling`    | a profiler's trace of some steps                                            |
 | `loop`         | `fit`: the training program                                                 |
 
 The one contract with a model is `loss_fn(params, batch, rng) -> (loss_sum, metrics)`; `step` says
@@ -23,11 +26,13 @@ from specialize_jax.training import (
     step,
     train_state,
 )
-from specialize_jax.training.loop import NotFiniteError, evaluator, fit
+from specialize_jax.training.loop import evaluator, fit
 from specialize_jax.training.step import make_eval_step, make_train_step
+from specialize_jax.training.stops import DivergedError, NotFiniteError
 from specialize_jax.training.train_state import TrainState
 
 __all__ = [
+    "DivergedError",
     "NotFiniteError",
     "TrainState",
     "checkpoints",

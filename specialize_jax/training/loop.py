@@ -1,10 +1,8 @@
 """The training program: restore or start, then steps, lines, held-out losses and checkpoints."""
 
-import datetime
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, Self
@@ -15,15 +13,11 @@ from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from specialize_jax.training import checkpoints, chips, metrics, partitioning
+from specialize_jax.training import checkpoints, metrics, partitioning, profiling, screen, stops
 from specialize_jax.training.step import EvalStep, TrainStep
-from specialize_jax.training.train_state import TrainState
+from specialize_jax.training.train_state import TrainState, may_apply
 
 Batch = Mapping[str, np.ndarray]
-
-
-class NotFiniteError(FloatingPointError):
-    """The loss or its gradient is NaN or infinite; nothing was saved since it became so."""
 
 
 def fit(
@@ -46,6 +40,10 @@ def fit(
     config: Mapping[str, Any] | None = None,
     group_names: Sequence[str] = metrics.FORMATS,
     step_flops: int | None = None,
+    writers: Sequence[metrics.Writer] = (),
+    profile_steps: tuple[int, int] | None = None,
+    max_loss_rise: float | None = None,
+    describe_row: stops.DescribeRow | None = None,
 ) -> TrainState:
     """Trains to `train_steps`, from the latest checkpoint in `model_dir` if there is one.
 
@@ -78,12 +76,18 @@ def fit(
       group_names: names of the loss's groups; the four data formats.
       step_flops: of a step on all devices; where the devices' peak is known, lines then say `mfu`,
         the share of it.
+      writers: get every line that `metrics.jsonl` gets; the caller closes them.
+      profile_steps: (first step, how many) that are traced into `profile/`; see `profiling.Trace`.
+      max_loss_rise: see `stops.Watch`.
+      describe_row: global index of a row -> names of its examples, for the errors below.
 
     Returns:
       The last state. Its step is below `train_steps` if SIGTERM stopped the run.
 
     Raises:
-      NotFiniteError: names the step whose loss or gradient is not finite.
+      stops.NotFiniteError: names the step whose loss or gradient is not finite. The state before
+        it is saved, and `stopped_at_<step>.json` names the examples of its batch.
+      stops.DivergedError: the loss rose by more than `max_loss_rise`; the same is left.
       ValueError: a period is not positive, the data ended early, or it is not the data that the
         checkpoint was trained on.
       checkpoints.CheckpointError: see there.
@@ -96,11 +100,13 @@ def fit(
     with (
         checkpoints.Checkpoints(folder, max_to_keep=max_to_keep, config=config) as saved,
         _StopSignal() as stop,
+        profiling.Trace(model_dir / "profile", profile_steps) as trace,
     ):
         # Restore or start.
         restored = saved.restore_latest(like)
         state = start() if restored is None else restored.state
         window = metrics.Window(None if restored is None else restored.window)
+        watch = stops.Watch(max_loss_rise, restored and restored.window.get("watch"))
         step = int(state.step)
         if restored is not None:
             _check_same_data(restored.data_state, data_state(step * batch_size), step)
@@ -108,21 +114,38 @@ def fit(
         lines.cut_after(step)
         if is_first_host:
             print(f"{'restored' if restored else 'starting'} at step {step}", file=sys.stderr)
+
+        def save(state: TrainState, step: int) -> epath.Path:
+            stored = window.to_json() | {"watch": watch.to_json()}
+            saved.save(state, data_state=data_state(step * batch_size), window=stored)
+            return saved.folder / str(step)
+
+        last_words = stops.LastWords(
+            model_dir, batch_size, save, describe_row, group_names, write=is_first_host
+        )
+
+        def tell(split: str, values: Mapping[str, Any]) -> None:
+            for writer in (lines, *writers):
+                writer.write(step, split, values)
+
         if save_first and restored is None:
-            saved.save(state, data_state=data_state(0), window=window.to_json())
+            save(state, 0)
 
         # Steps.
         pending: list[tuple[int, Any]] = []
-        clock = _Clock()
+        clock = screen.Clock()
         rows = batches(step * batch_size) if step < train_steps else iter(())
         while step < train_steps and not stop.requested(step):
             batch = _next_batch(rows, step, train_steps)
             placed: Mapping[str, Any] = batch
             if mesh is not None:
                 placed = partitioning.shard_batch(batch, mesh, batch_rows=batch_size)
+            trace.before(step + 1, state)
             state, step_metrics = train_step(state, placed)
             step += 1
             pending.append((step, step_metrics))
+            if trace.after(step, step_metrics):  # writing it took longer than the steps
+                clock = screen.Clock()
             if not clock.running:  # the first step compiles: its time says nothing
                 jax.block_until_ready(step_metrics)
                 clock.start()
@@ -134,30 +157,33 @@ def fit(
             is_eval = eval_fn is not None and (is_last or step % eval_period == 0)
             is_save = is_last or step % save_period == 0
             if is_line or is_eval or is_save:
-                _fetch(pending, window)
+                if bad := _fetch(pending, window):
+                    raise last_words.not_finite(*bad, state)
                 clock.stop()
             if is_line:
                 values = window.summary(group_names)
                 rate = clock.steps_per_second()
-                values["tokens_per_second"] = rate and rate * values["tokens"] / window.steps
-                values |= _utilization(rate, step_flops)
-                lines.append(step, "train", values)
+                values |= screen.speed(rate, values["tokens"] / window.steps, step_flops)
+                tell("train", values)
                 if is_first_host:
-                    print(_progress(step, train_steps, values, rate), file=sys.stderr)
-                window, clock = metrics.Window(), _Clock()
+                    print(
+                        screen.line(step, train_steps, values, rate, group_names), file=sys.stderr
+                    )
+                window, clock = metrics.Window(), screen.Clock()
+                if watch.add(values["loss"]):
+                    raise last_words.diverged(step, values, watch.best, state)
             if is_eval:
                 assert eval_fn is not None
-                lines.append(step, "validation", eval_fn(state))
+                tell("validation", eval_fn(state))
             if is_save:
-                stored = data_state(step * batch_size)
-                saved.save(state, data_state=stored, window=window.to_json())
+                save(state, step)
             clock.start()
 
         # Stopped early: keep what is done.
         if step < train_steps:
-            _fetch(pending, window)
-            stored = data_state(step * batch_size)
-            saved.save(state, data_state=stored, window=window.to_json())
+            if bad := _fetch(pending, window):
+                raise last_words.not_finite(*bad, state)
+            save(state, step)
             if is_first_host:
                 print(f"SIGTERM: saved step {step} of {train_steps}", file=sys.stderr)
     return state
@@ -218,68 +244,20 @@ class _StopSignal:
         return self._came if self._alone else multihost_utils.reached_preemption_sync_point(step)
 
 
-class _Clock:
-    """Times the steps since the last line, without compilation, held-out losses and saving."""
+def _fetch(
+    pending: list[tuple[int, Any]], window: metrics.Window
+) -> tuple[int, dict[str, Any]] | None:
+    """Moves the metrics of the steps since the last fetch to the host and adds them.
 
-    def __init__(self) -> None:
-        self.steps = 0
-        self._seconds = 0.0
-        self._since: float | None = None
-
-    @property
-    def running(self) -> bool:
-        return self._since is not None
-
-    def start(self) -> None:
-        if self._since is None:
-            self._since = time.perf_counter()
-
-    def stop(self) -> None:
-        if self._since is not None:
-            self._seconds += time.perf_counter() - self._since
-            self._since = None
-
-    def steps_per_second(self) -> float | None:
-        return self.steps / self._seconds if self.steps and self._seconds else None
-
-
-def _utilization(rate: float | None, step_flops: int | None) -> dict[str, float]:
-    """Returns the share of the devices' peak that the steps' FLOPs are, where it is known."""
-    if rate is None or step_flops is None:
-        return {}
-    kind = jax.devices()[0].device_kind
-    share = chips.share_of_peak(rate * step_flops, kind, jax.device_count())
-    return {} if share is None else {"mfu": share}
-
-
-def _progress(
-    step: int, train_steps: int, values: Mapping[str, float | None], rate: float | None
-) -> str:
-    """The line on the screen."""
-    parts = [f"step {step}/{train_steps}", f"loss {_number(values['loss'], '.4f')}"]
-    parts.append(f"{_number(values['tokens_per_second'], ',.0f')} tokens/s")
-    if values.get("mfu") is not None:
-        parts.append(f"MFU {_number(values['mfu'], '.1%')}")
-    if rate is not None:
-        left = datetime.timedelta(seconds=round((train_steps - step) / rate))
-        parts.append(f"{left} left")
-    return "  ".join(parts)
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _fetch(pending: list[tuple[int, Any]], window: metrics.Window) -> None:
-    """Moves the metrics of the steps since the last fetch to the host, checks and adds them."""
+    Returns:
+      Step and metrics of the first update that was not applied, which is not added; or None.
+    """
     for (step, _), values in zip(pending, jax.device_get([m for _, m in pending]), strict=True):
-        for name in ("loss_sum", "grad_norm"):
-            if not np.all(np.isfinite(values[name])):
-                raise NotFiniteError(
-                    f"{name} is {values[name]} at step {step}; nothing was saved from there on."
-                )
+        if not may_apply(values):
+            return step, values
         window.add(values)
     pending.clear()
+    return None
 
 
 def _next_batch(rows: Iterator[Batch], step: int, train_steps: int) -> Batch:

@@ -7,7 +7,7 @@ killed run wrote after its last checkpoint is cut before training goes on from t
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from etils import epath
@@ -98,8 +98,18 @@ def _ratio(over: Any, under: Any) -> float | None:
     return float(over) / float(under) if under > 0 else None
 
 
+class Writer(Protocol):
+    """Gets the lines of a run, as they come; on the first host alone."""
+
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        """Takes a line: `split` is "train" or "validation", a value a number or None."""
+
+    def close(self) -> None:
+        """Lets go; every line that was taken is kept by then."""
+
+
 class MetricsFile:
-    """`metrics.jsonl`, local or in a bucket.
+    """`metrics.jsonl`, local or in a bucket: a `Writer`.
 
     Args:
       path: of the file; its folder exists.
@@ -117,7 +127,7 @@ class MetricsFile:
         kept = [line for line in read(self._path) if line["step"] <= step]
         folders.write_bytes(self._path, _to_text(kept).encode())
 
-    def append(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Adds a line. Numbers that JSON cannot hold (NaN, infinity) become null."""
         if not self._write:
             return
@@ -129,6 +139,9 @@ class MetricsFile:
         else:  # buckets cannot append
             before = self._path.read_text() if self._path.exists() else ""
             self._path.write_text(before + text)
+
+    def close(self) -> None:
+        """Does nothing: a line is whole on disk when `write` returns."""
 
 
 def read(path: epath.PathLike) -> list[dict[str, Any]]:

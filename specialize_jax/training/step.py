@@ -4,10 +4,12 @@
 
 - `loss_sum` is the *sum* of the weighted token losses, not their mean, so that what microbatches
   and hosts return can be added. (`losses.chunked(..., normalizer=1.0)` returns it.)
-- `metrics` are sums too; `metrics["tokens"]` is the sum of the weights, by whose total over the
-  whole global batch the gradient is divided once. A microbatch with more padding then counts for
-  less, and microbatches give the gradient of the big batch exactly.
+- `metrics` are sums too: `loss_sum` itself, and `tokens`, the sum of the weights, by whose total
+  over the whole global batch the gradient is divided once. A microbatch with more padding then
+  counts for less, and microbatches give the gradient of the big batch exactly.
 - `rng` is a key for dropout, or None where nothing is to be drawn (held-out loss).
+
+An update whose loss or gradient is not finite is not applied: see `train_state.advanced`.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +21,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from specialize_jax.training.partitioning import BATCH_AXES, batch_sharding, batch_shards
-from specialize_jax.training.train_state import TrainState, step_key
+from specialize_jax.training.train_state import TrainState, advanced, may_apply, step_key
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
@@ -51,7 +53,9 @@ def make_train_step(
     Returns:
       (state, batch) -> (state, metrics). The given state is donated: do not use it again. metrics
       are the sums of `loss_fn` over the batch, and `grad_norm` (of the mean loss, before clipping)
-      and `learning_rate` of this update.
+      and `learning_rate` of this update. Where the loss sum or the norm is not finite, and at any
+      step after one, parameters and optimizer state are returned as they were given, and the
+      state's step says so (`train_state.advanced`).
 
     Raises:
       ValueError: at the first call, if a field's rows are not divisible by `num_microbatches`.
@@ -69,7 +73,7 @@ def make_train_step(
         if learning_rate is not None:
             metrics["learning_rate"] = jnp.asarray(learning_rate(state.step))
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state, state.rng), metrics
+        return advanced(state, params, opt_state, applies=may_apply(metrics)), metrics
 
     return jax.jit(train_step, donate_argnums=0, **_placements(mesh, shardings))
 

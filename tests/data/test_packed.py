@@ -5,18 +5,21 @@ import pytest
 
 from specialize_jax.data import packed, packing
 from specialize_jax.data.packing import Example, Lengths
-from specialize_jax.schemas import Format, Kind, Reason, SchemaError, batches
+from specialize_jax.schemas import Format, Kind, Reason, SchemaError, SparseTargets, batches
 
 LENGTHS = Lengths(4, 4)
 K = 2
 SIZES = {"train": [5, 7], "validation": [3]}
 
 
-def row(value):
+def example(value):
     targets = np.full(3, value, np.int32)
     soft = packing.one_hot(targets, K, Kind.ONE_HOT, Reason.NO_LOGPROBS)
-    example = Example(np.full(2, value, np.int32), targets, soft, Format.ZERO_SHOT_ANSWER_ONLY)
-    return packing.build_row([example], LENGTHS, K)
+    return Example(np.full(2, value, np.int32), targets, soft, Format.ZERO_SHOT_ANSWER_ONLY)
+
+
+def row(value):
+    return packing.build_row([example(value)], LENGTHS, K)
 
 
 @pytest.fixture
@@ -115,3 +118,58 @@ def test_counts(folder):
     assert summary["examples"] == 2 and summary["formats"] == {"zero_shot_answer_only": 2}
     assert summary["encoder_fill"] == 0.5 and summary["decoder_fill"] == 0.75
     assert summary["coverage"] == 0
+
+
+def packed_with_ids(folder, ids):
+    """A split of rows whose examples have these ids; None for a row without."""
+    layout, counts = batches.fields(*LENGTHS, K, 100), packed.Counts()
+    rows = []
+    for value, names in enumerate(ids, 1):
+        one = example(value)
+        both = one._replace(inputs=one.inputs[:1], targets=one.targets[:1])
+        both = both._replace(soft=SparseTargets(*(part[:1] for part in one.soft)))
+        rows.append(packing.build_row([both._replace(id=name) for name in names], LENGTHS, K))
+    entry = packed.write_part(folder / "train-00000.array_record", rows, layout, counts)
+    shards = [{**entry, "split": "train", "epoch": 0}]
+    lengths = LENGTHS._asdict()
+    packed.write_info(folder, lengths=lengths, k=K, vocab_size=100, shards=shards, splits={})
+    return packed.PackedRows(folder, "train", batch_rows=1, seed=5)
+
+
+def test_examples_are_named_by_id_whatever_the_order(tmp_path):
+    names = [["set/1"], ["set/2", "a\u2028b/ü"], ["set/1", "set/4"]]
+    rows = packed_with_ids(tmp_path, names)
+    label = Format.ZERO_SHOT_ANSWER_ONLY.label
+    for index in range(7):
+        [value] = tokens(rows.batch([index]))
+        assert rows.example_ids(index) == names[value - 1]
+        assert rows.describe(index) == [f"{name} ({label})" for name in names[value - 1]]
+
+
+def test_ids_change_no_byte_of_the_rows(tmp_path):
+    for name, ids in (("with", ["x"]), ("without", [None])):
+        (tmp_path / name).mkdir()
+        packed_with_ids(tmp_path / name, [ids] * 2)
+    both = [packed.PackedRows(tmp_path / n, "train", batch_rows=1) for n in ("with", "without")]
+    assert both[0].digest == both[1].digest
+    assert "examples" in both[0].info["shards"][0]
+    assert both[1].info["shards"][0].keys() == {"file", "rows", "sha256", "split", "epoch"}
+
+
+def test_rows_without_ids_are_named_by_their_place(tmp_path):
+    rows = packed_with_ids(tmp_path, [["set/1"], [None, "set/2"]])
+    assert rows.example_ids(0) is None and not list(tmp_path.glob("*.jsonl"))
+    places = sorted(line for index in range(2) for line in rows.describe(index))
+    where = "of row {} of train-00000.array_record (zero_shot_answer_only)"
+    assert places == [
+        "example 0 " + where.format(0),
+        "example 0 " + where.format(1),
+        "example 1 " + where.format(1),
+    ]
+
+
+def test_changed_ids_are_named(tmp_path):
+    rows = packed_with_ids(tmp_path, [["set/1"]])
+    (tmp_path / "train-00000.examples.jsonl").write_text('["set/2"]\n')
+    with pytest.raises(SchemaError, match="train-00000.examples.jsonl': SHA-256 mismatch"):
+        rows.describe(0)

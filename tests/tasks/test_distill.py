@@ -175,3 +175,34 @@ def test_the_choice_of_validation_questions_does_not_depend_on_the_others():
     assert few != more and len(few & more) >= 2
     # A question leaves only for another that comes before it.
     assert {name for name in more if name in set(names[:50])} <= few
+
+
+@pytest.mark.parametrize("name", ["distill_four_formats", "distill_zero_shot_answer_only"])
+def test_examples_keep_their_ids(name):
+    rows = distill_settings.corpus().rows["train"]
+    targets = {tuple(row["targets"]): row["example_id"] for row in rows}
+    found = read(name, count=40, seed=3, shuffle=True)
+    chains = [example for example in found if example.format.is_chain_of_thought]
+    assert {example.id for example in found} <= set(targets.values())
+    for example in chains:
+        assert targets[tuple(example.targets)] == example.id
+
+
+def test_a_mixture_with_a_task_that_has_no_ids_is_packed_without(monkeypatch):
+    mixture = seqio.get_mixture_or_task("distill_in_context")
+    expected = read("distill_in_context", count=20, seed=3, shuffle=True)
+    task = seqio.get_mixture_or_task("distill_in_context_answer_only")
+    whole = task.get_dataset
+
+    def without(**options):
+        def drop(row):
+            return {name: value for name, value in row.items() if name != "example_id"}
+
+        return whole(**options).map(drop)
+
+    monkeypatch.setattr(task, "get_dataset", without)
+    assert task in mixture.tasks
+    found = read("distill_in_context", count=20, seed=3, shuffle=True)
+    assert all(example.id is None for example in found)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours.targets, theirs.targets)

@@ -132,19 +132,6 @@ def test_a_damaged_last_checkpoint_costs_only_its_steps(uninterrupted, tmp_path)
     assert _lines(tmp_path) == uninterrupted[1]
 
 
-def test_nan_stops_with_its_step_and_saves_nothing_broken(tmp_path):
-    def broken(start):
-        for number, batch in enumerate(toy.batches(start)):
-            if number == 4:
-                batch["weights"] = batch["weights"] * np.nan
-            yield batch
-
-    with pytest.raises(training.NotFiniteError, match="loss_sum is nan at step 5"):
-        toy.run(tmp_path, STEPS, batches=broken)
-    assert checkpoints.all_steps(tmp_path / "checkpoints") == [2, 4]
-    assert [line["step"] for line in _lines(tmp_path)] == [3]
-
-
 def test_other_data_on_resume_is_an_error(tmp_path):
     toy.run(tmp_path, 2)
     with pytest.raises(ValueError, match="trained on data at .*'seed': 7.*'seed': 8"):

@@ -67,11 +67,11 @@ def test_lines_after_the_restored_step_and_half_lines_are_cut(tmp_path):
     path = tmp_path / "metrics.jsonl"
     file = metrics.MetricsFile(path)
     for step in (3, 6, 9):
-        file.append(step, "train", {"loss": float(step)})
+        file.write(step, "train", {"loss": float(step)})
     with path.open("a") as opened:
         opened.write('{"step": 12, "spl')
     file.cut_after(6)
-    file.append(9, "validation", {"loss": float("nan")})
+    file.write(9, "validation", {"loss": float("nan")})
     lines = metrics.read(path)
     assert [(line["step"], line["split"]) for line in lines] == [
         (3, "train"),
@@ -84,6 +84,6 @@ def test_lines_after_the_restored_step_and_half_lines_are_cut(tmp_path):
 
 def test_other_hosts_write_nothing(tmp_path):
     file = metrics.MetricsFile(tmp_path / "metrics.jsonl", write=False)
-    file.append(1, "train", {"loss": 1.0})
+    file.write(1, "train", {"loss": 1.0})
     file.cut_after(0)
     assert not (tmp_path / "metrics.jsonl").exists()
