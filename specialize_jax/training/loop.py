@@ -147,7 +147,10 @@ def fit(
                 window, clock = metrics.Window(), _Clock()
             if is_eval:
                 assert eval_fn is not None
-                lines.append(step, "validation", eval_fn(state))
+                held_out = eval_fn(state)
+                lines.append(step, "validation", held_out)
+                if is_first_host:
+                    print(_held_out_progress(step, train_steps, held_out), file=sys.stderr)
             if is_save:
                 stored = data_state(step * batch_size)
                 saved.save(state, data_state=stored, window=window.to_json())
@@ -263,6 +266,13 @@ def _progress(
     if rate is not None:
         left = datetime.timedelta(seconds=round((train_steps - step) / rate))
         parts.append(f"{left} left")
+    return "  ".join(parts)
+
+
+def _held_out_progress(step: int, train_steps: int, values: Mapping[str, Any]) -> str:
+    """The line on the screen."""
+    parts = [f"step {step}/{train_steps}  held-out: loss {_number(values.get('loss'), '.4f')}"]
+    parts += [f"{k} {_number(v, '.1%')}" for k, v in values.items() if k.startswith("accuracy/")]
     return "  ".join(parts)
 
 
