@@ -2,20 +2,24 @@
 
 import argparse
 import functools
-import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from etils import epath
 
-from specialize_jax import answers, decoding, models, tokenizers
-from specialize_jax.apps import data_dir, gin_setup, progress, provenance
+from specialize_jax import answers, models, tokenizers
+from specialize_jax.apps import (
+    answering,
+    data_dir,
+    evaluation_sets,
+    gin_setup,
+    progress,
+    provenance,
+)
 from specialize_jax.data import formats as formats_lib
 from specialize_jax.evaluation import readers, runner, scoring
-from specialize_jax.models import Model
 from specialize_jax.schemas import Format, folders, results
 from specialize_jax.training import checkpoints
 
@@ -24,7 +28,6 @@ example:
   specialize-jax evaluate --gin_file=experiments/codex_gsm8k_cpu.gin \\
       --gin.MODEL_DIR="'out/line/model'" --data_dir ../shared/data
 An interrupted evaluation goes on where it was."""
-_LENGTH_STEP = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +56,7 @@ def run(
     input_length: int = 1024,
     max_decode_length: int = 256,
     seed: int = 0,
+    allow_contamination: bool = False,
 ) -> None:
     """Scores checkpoints.
 
@@ -70,16 +74,17 @@ def run(
       input_length: largest encoder length.
       max_decode_length: tokens of an answer at most.
       seed: of the choice of questions.
+      allow_contamination: whether sets are scored whose questions were trained on.
 
     Raises:
-      ValueError: an unknown set, format or step, or a prompt that is too long.
+      ValueError: an unknown set, format or step, a prompt that is too long, or a question that was
+        trained on.
     """
     if not sets or not formats:
         raise ValueError(
             f"expected at least one of EVAL_SETS and EVAL_FORMATS, got {sets}, {formats}"
         )
-    if sets_module is not None:
-        import_sets(sets_module)
+    evaluation_sets.import_module(sets_module)
     folder = epath.Path(model_dir)
     config = checkpoints.read_config(folder / "checkpoints")
     try:
@@ -91,7 +96,12 @@ def run(
     if config.get("student_tokenizer") is None:
         raise ValueError(f"'{folder}' has no tokenizer; convert it again with --tokenizer FILE")
     tokenizer = tokenizers.load(folder / config["student_tokenizer"]["file"])
+    decode = answering.greedy_decoder(model, tokenizer.eos_id, max_decode_length)
+    answerer = answering.Answerer(model, tokenizer, decode, batch_size, input_length)
     questions = {name: readers.read(name, data) for name in sets}
+    trained_on = evaluation_sets.check(
+        evaluation_sets.record_of(folder), questions, folder, allowed=allow_contamination
+    )
     asked = {
         (name, label): build_prompt(label, name, exemplars) for label in formats for name in sets
     }
@@ -101,8 +111,7 @@ def run(
     }
     for (name, label), prompt in asked.items():
         rendered = [prompt.render(row) for row in chosen[name]]
-        check_lengths(rendered, tokenizer, input_length, f"{name}_{label}")
-    decode = jax.jit(functools.partial(_decode, model, tokenizer.eos_id, max_decode_length))
+        check_lengths(rendered, answerer, f"{name}_{label}")
     like = jax.eval_shape(model.init, jax.random.key(0))
     for step in choose_steps(folder / "checkpoints", steps):
         out = folder / "eval" / str(step)
@@ -124,9 +133,7 @@ def run(
             predictions = runner.run(
                 rows,
                 prompt.render,
-                functools.partial(
-                    _predict, model, decode, params, tokenizer, batch_size, input_length
-                ),
+                functools.partial(answerer.answer, params),
                 modes=answers.modes_of(*{row.kind for row in rows}),
                 batch_size=batch_size,
                 progress=progress.counter(f"step {step}: {task}", len(rows)),
@@ -142,6 +149,7 @@ def run(
                     "role": readers.SETS[name].role,
                     "format": label,
                     "exemplars": exemplars,
+                    "contaminated": count_in(rows, trained_on, name),
                 },
             )
         path = runner.save(out, tasks, config=settings, git_hash=provenance.git_commit())
@@ -150,35 +158,26 @@ def run(
         print(f"written: {path}")
 
 
-def check_lengths(
-    prompts: Sequence[str], tokenizer: tokenizers.Tokenizer, input_length: int, task: str
-) -> None:
+def count_in(
+    rows: Sequence[readers.Question], trained_on: evaluation_sets.Found | None, name: str
+) -> int | None:
+    """Returns how many rows of a set were trained on; None where that is not known."""
+    return None if trained_on is None else len({*rows} & {*trained_on[name]})
+
+
+def check_lengths(prompts: Sequence[str], answerer: answering.Answerer, task: str) -> None:
     """Checks that all prompts of a task fit the encoder, before anything is decoded.
 
     Raises:
       ValueError: one does not; the longest is shown.
     """
-    lengths = [len(tokenizer.encode(prompt)) + 1 for prompt in prompts]
-    if (longest := max(lengths, default=0)) > input_length:
+    lengths = [len(answerer.encode(prompt)) for prompt in prompts]
+    if (longest := max(lengths, default=0)) > answerer.input_length:
         prompt = prompts[lengths.index(longest)]
         raise ValueError(
-            f"{task}: a prompt of {longest} tokens, EVAL_INPUT_LENGTH allows {input_length}: "
-            f"…{prompt[-80:]!r}"
+            f"{task}: a prompt of {longest} tokens, EVAL_INPUT_LENGTH allows "
+            f"{answerer.input_length}: …{prompt[-80:]!r}"
         )
-
-
-def import_sets(module: str) -> None:
-    """Imports a module that registers question sets.
-
-    Raises:
-      ValueError: it cannot be imported.
-    """
-    try:
-        importlib.import_module(module)
-    except Exception as error:  # whatever somebody's module raises
-        raise ValueError(
-            f"cannot import EVAL_SETS_MODULE '{module}': {type(error).__name__}: {error}"
-        ) from error
 
 
 def choose_steps(folder: epath.Path, steps: str | Sequence[int]) -> list[int]:
@@ -255,45 +254,6 @@ def build_prompt(label: str, name: str, exemplars: str | None) -> Prompt:
             "cot_prompts/prompt_simple_4_cases.txt of the data folder"
         )
     return Prompt(fmt, formats_lib.read_exemplars(text, where))
-
-
-def _decode(
-    model: Model, eos_id: int, max_length: int, params: Any, tokens: jax.Array
-) -> jax.Array:
-    """Returns greedy answers [B, max_length] of input tokens [B, T]."""
-    cache = model.init_cache(params, tokens, max_length)
-    answers, _ = decoding.greedy(
-        functools.partial(model.decode_step, params),
-        cache,
-        batch_size=tokens.shape[0],
-        max_length=max_length,
-        eos_id=eos_id,
-        start_tokens=model.start_tokens(tokens),
-        pad_id=model.pad_id,
-    )
-    return answers
-
-
-def _predict(
-    model: Model,
-    decode: Callable[[Any, np.ndarray], jax.Array],
-    params: Any,
-    tokenizer: tokenizers.Tokenizer,
-    batch_size: int,
-    input_length: int,
-    prompts: list[str],
-) -> list[str]:
-    """Returns the answers to some prompts, which are padded to few shapes."""
-    # An encoder's input is ended; a prompt is to be continued.
-    end = [] if model.decoder_only else [tokenizer.eos_id]
-    ids = [[*tokenizer.encode(prompt), *end] for prompt in prompts]
-    longest = max(map(len, ids))
-    length = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, input_length)
-    # Rows beyond the prompts hold a token, for inputs of padding alone mean nothing.
-    unused = [[tokenizer.eos_id]] * (batch_size - len(ids))
-    tokens = models.pad_inputs(model, [*ids, *unused], length)
-    answers = np.asarray(decode(params, tokens))[: len(ids)]
-    return [tokenizer.decode(row.tolist()) for row in answers]
 
 
 def print_results(step: int, value: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ def configured(
     Args:
       args: parsed flags, with `gin_bindings`.
       function: what the command runs; gin files bind its arguments.
-      **given: arguments that flags set; they win over gin.
+      **given: arguments that flags set; they win over gin. The function takes more of them.
 
     Raises:
       ValueError: a file is not found, does not parse, names something unknown, leaves required
@@ -122,7 +122,17 @@ def configured(
         raise ValueError(f"required macros are not set: {', '.join(missing)}; give{example}")
     if wrong := list(dict.fromkeys(_wrong_types(function, skip=given))):
         raise ValueError(f"wrong types: {'; '.join(wrong)}")
-    return lambda: wrapped(**given)
+    return lambda **more: wrapped(**given, **more)
+
+
+def macro(name: str) -> Any:
+    """Returns the value of a macro of the parsed files; None where they do not set it."""
+    from gin import config
+
+    bound = config._CONFIG.get((name, "gin.macro"), {})
+    value = _resolve(bound.get("value"), [])
+    # %gin.REQUIRED, or something that is only made when a run asks for it
+    return None if isinstance(value, config.ConfigurableReference) else value
 
 
 def operative_config() -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
-from specialize_jax.apps import gin_setup, progress, provenance
+from specialize_jax import tokenizers
+from specialize_jax.apps import gin_setup, progress, provenance, questions
 from specialize_jax.data import windowed
 from specialize_jax.data.packing import Lengths
 from specialize_jax.schemas import batches, folders
@@ -90,6 +91,8 @@ def run(
     tokenizer = source.info[0]["student_tokenizer"]
     content = epath.Path(source.tokenizer_file).read_bytes()
     folders.write_bytes(folder / tokenizer["file"], content)
+    recorder = questions.Recorder(source, tokenizers.load(folder / tokenizer["file"]).decode)
+    held_out = questions.held_out_of(source, seed)
     # Before the info file, which says that the folder is finished.
     provenance.write(folder, "pack", gin=True)
     info = mixing.write_folder(
@@ -103,6 +106,8 @@ def run(
         examples_per_epoch=examples_per_epoch,
         on_too_long=on_too_long,  # type: ignore[arg-type]  # checked there
         progress=progress.bar,
+        saw=lambda split, example: recorder.see(split, example.inputs),
+        at_end=lambda: questions.write(folder, recorder, held_out),
         student_tokenizer=tokenizer,
         validation_ids=validation_ids,
         settings=settings,

@@ -12,9 +12,10 @@ from typing import Any
 import jax
 from etils import epath
 
-from specialize_jax import convert, losses, models
+from specialize_jax import convert, losses, models, tokenizers
+from specialize_jax.apps import data_dir, evaluation_sets, gin_setup, program, provenance, questions
 from specialize_jax.apps import dry_run as preview
-from specialize_jax.apps import gin_setup, program, provenance
+from specialize_jax.apps import held_out as held_out_accuracy
 from specialize_jax.data.packed import PackedRows
 from specialize_jax.models import Model
 from specialize_jax.schemas import folders
@@ -34,13 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print steps, tokens, passes, memory and hours, from a few steps; write nothing",
     )
+    data_dir.add_argument(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Trains as the gin files say; a run that SIGTERM stopped early does not count as done."""
     # Packing imports TensorFlow: in a process of its own, with the same gin files.
     pack_again = functools.partial(_pack, gin_setup.flags(args))
-    is_done = gin_setup.configured(args, run, pack_again=pack_again, dry_run=args.dry_run)()
+    train = gin_setup.configured(args, run, pack_again=pack_again, dry_run=args.dry_run)
+    # Of `evaluate`, whose gin file a run may do without.
+    sets = evaluation_sets.Sets(
+        gin_setup.macro("EVAL_SETS") or (),
+        gin_setup.macro("EVAL_SETS_MODULE"),
+        args.data_dir or gin_setup.macro("DATA_DIR"),
+    )
+    is_done = train(sets=sets)
     return 0 if is_done else 128 + signal.SIGTERM
 
 
@@ -79,6 +88,9 @@ def run(
     initial_checkpoint_path: str | None = None,
     eval_period: int = 1000,
     eval_steps: int | None = None,
+    accuracy_questions: int = 32,
+    allow_contamination: bool = False,
+    sets: evaluation_sets.Sets = evaluation_sets.NO_SETS,
     checkpoint_period: int = 1000,
     checkpoints_to_keep: int | None = None,
     checkpoint_first: bool = False,
@@ -119,8 +131,12 @@ def run(
       initial_checkpoint_path: a Hugging Face folder, the `model_dir` of an earlier run or of
         `convert` (its last checkpoint) or one of its checkpoints to start from; None for random
         weights.
-      eval_period: steps between held-out losses.
+      eval_period: steps between held-out losses and accuracies.
       eval_steps: batches of the held-out split; None for all.
+      accuracy_questions: held-out questions that are asked at each `eval_period`, in the formats
+        that are trained; 0 for none.
+      allow_contamination: whether evaluation questions may be in the training mixture.
+      sets: what the student is to be scored on later; none of it may be trained on.
       checkpoint_period: steps between checkpoints.
       checkpoints_to_keep: None for all.
       checkpoint_first: whether the student is saved before the first step, so that `evaluate` can
@@ -134,8 +150,8 @@ def run(
       Whether all steps are done; SIGTERM saves and stops before.
 
     Raises:
-      ValueError: coverage below `min_coverage`, or settings that do not fit the data or an earlier
-        run in `model_dir`.
+      ValueError: coverage below `min_coverage`, settings that do not fit the data or an earlier
+        run in `model_dir`, or an evaluation question that is trained on.
     """
     folder = epath.Path(model_dir) if dry_run else folders.make_folder(model_dir)
     if packed_dir is None:
@@ -144,6 +160,8 @@ def run(
             pack_again(packed_dir)
     if eval_steps is not None and eval_steps < 1:
         raise ValueError(f"EVAL_STEPS: expected None or at least 1, got {eval_steps}")
+    if accuracy_questions < 0:
+        raise ValueError(f"EVAL_ACCURACY_QUESTIONS: expected 0 or more, got {accuracy_questions}")
     rows = PackedRows(packed_dir, "train", batch_rows=batch_size, seed=seed)
     rule = losses.Rule(divergence, tail, temperature, beta)
     check_settings(rows.info, model, objective, min_coverage)
@@ -162,6 +180,11 @@ def run(
         "data": rows.digest,
     }
     check_same_run(folder / "checkpoints", config)
+    trained_on = trained_questions(packed_dir, rows.info, initial_checkpoint_path)
+    held_out = questions.read_validation(packed_dir, rows.info)
+    evaluation_sets.check_training(
+        trained_on, held_out, sets, packed_dir, allowed=allow_contamination
+    )
     made = program.from_settings(
         model,
         mesh,
@@ -209,12 +232,25 @@ def run(
     tokenizer_file = rows.info["student_tokenizer"]["file"]
     content = (epath.Path(packed_dir) / tokenizer_file).read_bytes()
     folders.write_bytes(folder / tokenizer_file, content)
+    evaluation_sets.keep_record(folder, trained_on)
     eval_fn = None
     if "validation" in rows.info["splits"]:
-        held_out = PackedRows(packed_dir, "validation", batch_rows=batch_size)
-        eval_fn = loop.evaluator(
-            made.eval_step, functools.partial(held_out.in_order, eval_steps), mesh=mesh
+        validation = PackedRows(packed_dir, "validation", batch_rows=batch_size)
+        held_out_loss = loop.evaluator(
+            made.eval_step, functools.partial(validation.in_order, eval_steps), mesh=mesh
         )
+        accuracy = held_out_accuracy.from_settings(
+            model,
+            tokenizers.load(folder / tokenizer_file),
+            held_out,
+            rows.info,
+            count=accuracy_questions,
+            mesh=mesh,
+        )
+
+        def eval_fn(state: TrainState) -> dict[str, float | None]:
+            return held_out_loss(state) | accuracy(state.params)
+
     provenance.write(folder, "train", gin=True)
     state = loop.fit(
         made.like,
@@ -241,6 +277,21 @@ def run(
     word = "done" if reached == train_steps else f"at step {reached} of {train_steps}"
     print(f"{word}: {folder}")
     return reached == train_steps
+
+
+def trained_questions(
+    packed_dir: str, info: dict[str, Any], initial_checkpoint_path: str | None
+) -> frozenset[str] | None:
+    """Returns the hashes of the questions of packed rows, and of the run that is started from.
+
+    None where nothing says those of the rows. What a published checkpoint saw is not known.
+    """
+    hashes = questions.read_training(packed_dir, info)
+    if hashes is None or initial_checkpoint_path is None:
+        return hashes
+    before = _own_checkpoint(epath.Path(initial_checkpoint_path))
+    earlier = None if before is None else evaluation_sets.record_of(before.parent.parent)
+    return hashes | (earlier or frozenset())
 
 
 def check_settings(info: dict[str, Any], model: Model, objective: str, min_coverage: float) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from etils import epath
 
+from specialize_jax.apps import questions
 from specialize_jax.data import packed
 from specialize_jax.schemas import SchemaError, aligned, batches, folders, records, results
 
@@ -101,6 +102,7 @@ def _packed(folder: epath.Path) -> Iterator[str]:
         info, ("splits", "student_tokenizer.file", "student_tokenizer.sha256"), where
     )
     folders.check_hash(folder / info["student_tokenizer"]["file"], info["student_tokenizer"])
+    questions.check_folder(folder, info)
     folders.check_keys(info["splits"], [f"{s}.rows" for s in info["splits"]], f"{where}: 'splits'")
     for split, numbers in info["splits"].items():
         rows = packed.PackedRows(folder, split, batch_rows=_ROWS_AT_ONCE)

@@ -29,6 +29,8 @@ _EXEMPLAR = re.compile(
     rf"(?:Q|Question): (?P<question>.+?)\n{STEP_BY_STEP}\n"
     rf"(?P<chain>(?:.*\n)*{ANSWER_IS} (?P<answer>.+?)\.?)",
 )
+# A tokenizer may have made one space of a newline.
+_ASKED = re.compile(rf"(?:^|\s)(?:Q|Question):\s(.+?)(?=\s{STEP_BY_STEP}|\sA:|\s*$)", re.DOTALL)
 
 
 class Exemplar(NamedTuple):
@@ -76,6 +78,14 @@ def render_inputs(fmt: Format, question: str, exemplars: Sequence[Exemplar] = ()
         return "".join(shown) + f"Q: {question}\n{STEP_BY_STEP}"
     shown = [f"Q: {e.question}\nA: {ANSWER_IS} {e.answer}\n\n" for e in exemplars]
     return "".join(shown) + f"Q: {question}" + ("\nA:" if exemplars else " A:")
+
+
+def questions_in(inputs: str) -> list[str]:
+    """Returns the questions of an encoder input, exemplars' first: what `render_inputs` was given.
+
+    A text of another form is one question. Whitespace may be other than `render_inputs` set it.
+    """
+    return _ASKED.findall(inputs) or [inputs]
 
 
 def render_target(fmt: Format, chain: str, answer: str) -> str:

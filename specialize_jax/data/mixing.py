@@ -4,7 +4,7 @@ import collections
 import contextlib
 import importlib
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -154,6 +154,8 @@ def write_folder(
     on_too_long: OnTooLong,
     splits: Sequence[str] = ("train", "validation"),
     progress: Callable[[str, int], Progress] = lambda title, total: lambda n: None,
+    saw: Callable[[str, Example], None] = lambda split, example: None,
+    at_end: Callable[[], Mapping[str, Any]] = dict,
     **content: Any,
 ) -> dict[str, Any]:
     """Packs a mixture into a folder. The info file comes last: without it the folder is unfinished.
@@ -171,6 +173,8 @@ def write_folder(
         cut, or an error.
       splits: the splits to pack; empty ones are left out.
       progress: (title, number of examples) -> function to call with examples done.
+      saw: called with the split and each of its examples that goes into a row.
+      at_end: more for the info file, once all rows are written.
       **content: more for the info file.
 
     Returns:
@@ -211,7 +215,8 @@ def write_folder(
             # have ended before the interpreter does.
             with contextlib.closing(stream):
                 fitting = fit(_counted(stream, done), lengths, on_too_long, too_long)
-                entry = packed.write_part(path, packing.pack(fitting, lengths, k), layout, counts)
+                rows = packing.pack(_shown(fitting, split, saw), lengths, k)
+                entry = packed.write_part(path, rows, layout, counts)
             if not entry["rows"]:
                 raise ValueError(
                     f"no example of split '{split}' fits {lengths}; too long: {dict(too_long)}"
@@ -231,6 +236,7 @@ def write_folder(
         too_long=dict(too_long),
         splits=summaries,
         **content,
+        **at_end(),
         shards=shards,
     )
 
@@ -239,3 +245,11 @@ def _counted(stream: Iterator[Example], done: Progress) -> Iterator[Example]:
     for example in stream:
         yield example
         done(1)
+
+
+def _shown(
+    stream: Iterator[Example], split: str, saw: Callable[[str, Example], None]
+) -> Iterator[Example]:
+    for example in stream:
+        saw(split, example)
+        yield example

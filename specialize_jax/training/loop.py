@@ -174,7 +174,10 @@ def fit(
                     raise last_words.diverged(step, values, watch.best, state)
             if is_eval:
                 assert eval_fn is not None
-                tell("validation", eval_fn(state))
+                held_out = eval_fn(state)
+                tell("validation", held_out)
+                if is_first_host:
+                    print(screen.held_out_line(step, train_steps, held_out), file=sys.stderr)
             if is_save:
                 save(state, step)
             clock.start()

@@ -94,6 +94,29 @@ def line(
     return "  ".join(part for part in parts if part)
 
 
+def held_out_line(
+    step: int,
+    train_steps: int,
+    values: Mapping[str, Any],
+    group_names: Sequence[str] = metrics.FORMATS,
+) -> str:
+    """The same for a line of split "validation"; accuracies go by the initials of their format.
+
+    Args:
+      step: updates done.
+      train_steps: updates in all.
+      values: of a line, see `loop.evaluator`.
+      group_names: names that accuracies may be of.
+    """
+    accuracies = {_initials(name): f"accuracy/{name}" for name in group_names}
+    parts = [
+        f"step {step}/{train_steps}",
+        f"held-out loss {_number(values.get('loss'), '.4f')}",
+        *_terms(values, accuracies, ".1%"),
+    ]
+    return "  ".join(parts)
+
+
 def _terms(values: Mapping[str, Any], names: Mapping[str, str], form: str) -> list[str]:
     """Returns "word number" for those of the names (word -> name) that have a number."""
     return [

@@ -26,13 +26,13 @@ def write_data(folder: pathlib.Path) -> pathlib.Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    problems = [world.problem(index, seed=5) for index in range(3)]
-    answers = [
-        {"question": q, "answer": f"{chain.rsplit(chr(10), 1)[0]}\n#### {a}"}
-        for q, chain, a in problems
-    ]
-    lines(folder / "gsm8k" / "test.jsonl", answers)
-    lines(folder / "gsm8k" / "train.jsonl", answers)
+    problems, others = ([world.problem(index, seed=seed) for index in range(3)] for seed in (5, 6))
+    for split, chosen in (("test", problems), ("train", others)):
+        answers = [
+            {"question": q, "answer": f"{chain.rsplit(chr(10), 1)[0]}\n#### {a}"}
+            for q, chain, a in chosen
+        ]
+        lines(folder / "gsm8k" / f"{split}.jsonl", answers)
     lines(
         folder / "mawps" / "mawpsmultiarith.jsonl",
         [{"input": q, "target": int(a)} for q, _, a in problems],

@@ -33,6 +33,7 @@ def line(tmp_path_factory):
     assert run("align", *records, tokenizer, "--k_out=4", f"--out={aligned}") == 0
     assert run("pack", TINY, gin("ALIGNED_DIRS", (str(aligned),)), f"--out={packed}") == 0
     train = [TINY, gin("MODEL_DIR", str(root / "model")), gin("PACKED_DIR", str(packed))]
+    train += [gin("EVAL_ACCURACY_QUESTIONS", 2), f"--data_dir={data}"]
     assert run("train", *train) == 0
     evaluate = [TINY, gin("MODEL_DIR", str(root / "model")), f"--data_dir={data}"]
     assert run("evaluate", *evaluate, gin("EVAL_CHECKPOINTS", "all")) == 0
@@ -76,6 +77,14 @@ def test_metrics_read_as_one_run_and_the_loss_falls(line):
     assert train[-1]["kl_loss"] is not None and 0 < train[-1]["coverage"] < 1
 
 
+def test_held_out_lines_have_accuracies_of_the_trained_formats(line):
+    lines = map(json.loads, (line / "model" / "metrics.jsonl").read_text().splitlines())
+    for entry in (entry for entry in lines if entry["split"] == "validation"):
+        found = {name: value for name, value in entry.items() if name.startswith("accuracy/")}
+        chains = {f"accuracy/{way}_chain_of_thought" for way in ("zero_shot", "in_context")}
+        assert set(found) == chains and set(found.values()) <= {0, 0.5, 1}
+
+
 def test_every_checkpoint_is_scored_on_every_set(line):
     for step in (4, 8):
         [path] = (line / "model" / "eval" / str(step)).glob("results_*.json")
@@ -84,6 +93,7 @@ def test_every_checkpoint_is_scored_on_every_set(line):
         tasks |= {f"{name}_zero_shot_chain_of_thought" for name in ("asdiv", "svamp")}
         assert set(value["results"]) == tasks
         assert value["config"]["step"] == step
+        assert {config["contaminated"] for config in value["configs"].values()} == {0}
         for row in value["results"].values():
             assert {"exact_match,corrected", "exact_match,fu2023"} <= set(row)
 
@@ -212,7 +222,12 @@ def test_kill_nine_and_the_same_command_again_give_the_same_parameters(line, tmp
     def values(folder):
         rows = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
         return [
-            {k: v for k, v in r.items() if k not in ("time", "tokens_per_second")} for r in rows
+            {
+                k: v
+                for k, v in r.items()
+                if k not in ("time", "tokens_per_second") and not k.startswith("accuracy/")
+            }
+            for r in rows
         ]
 
     assert values(model) == values(line / "model")

@@ -82,3 +82,19 @@ def test_a_question_outside_the_pool_excludes_nothing():
 def test_too_small_a_pool_is_an_error():
     with pytest.raises(ValueError, match="at least 4 other questions as exemplars, got 3"):
         formats.draw_exemplars(4, seed=(0,), exclude=1)
+
+
+@pytest.mark.parametrize("fmt", list(Format))
+@pytest.mark.parametrize("joined", [False, True])
+def test_the_questions_of_an_input_are_read_back(fmt, joined):
+    """Also where a tokenizer made spaces of the newlines."""
+    exemplars = DEMOS if fmt.is_in_context else []
+    text = formats.render_inputs(fmt, "How many\npens?", exemplars)
+    asked = [*(one.question for one in exemplars), "How many\npens?"]
+    if joined:
+        text, asked = " ".join(text.split()), [" ".join(one.split()) for one in asked]
+    assert formats.questions_in(text) == asked
+
+
+def test_an_input_of_another_form_is_one_question():
+    assert formats.questions_in("Add 3 and 4.") == ["Add 3 and 4."]
