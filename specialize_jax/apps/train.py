@@ -18,7 +18,7 @@ from specialize_jax.apps import gin_setup, program, provenance
 from specialize_jax.data.packed import PackedRows
 from specialize_jax.models import Model
 from specialize_jax.schemas import folders
-from specialize_jax.training import TrainState, checkpoints, loop, partitioning
+from specialize_jax.training import TrainState, checkpoints, loop, partitioning, stopping
 
 EPILOG = """\
 example:
@@ -40,7 +40,11 @@ def main(args: argparse.Namespace) -> int:
     """Trains as the gin files say; a run that SIGTERM stopped early does not count as done."""
     # Packing imports TensorFlow: in a process of its own, with the same gin files.
     pack_again = functools.partial(_pack, gin_setup.flags(args))
-    is_done = gin_setup.configured(args, run, pack_again=pack_again, dry_run=args.dry_run)()
+    try:
+        is_done = gin_setup.configured(args, run, pack_again=pack_again, dry_run=args.dry_run)()
+    except stopping.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        is_done = False
     return 0 if is_done else 128 + signal.SIGTERM
 
 
@@ -79,6 +83,9 @@ def run(
     eval_steps: int | None = None,
     checkpoint_period: int = 1000,
     checkpoints_to_keep: int | None = None,
+    checkpoint_keep_period: int | None = None,
+    checkpoint_keep_best: int | None = None,
+    checkpoint_best_metric: str = "loss",
     checkpoint_first: bool = False,
     log_period: int = 10,
     seed: int = 0,
@@ -118,7 +125,10 @@ def run(
       eval_period: steps between held-out losses.
       eval_steps: batches of the held-out split; None for all.
       checkpoint_period: steps between checkpoints.
-      checkpoints_to_keep: None for all.
+      checkpoints_to_keep: how many of the last; see `training.checkpoints.Keep` for these four.
+      checkpoint_keep_period: every checkpoint whose step is a multiple of it.
+      checkpoint_keep_best: how many of the best.
+      checkpoint_best_metric: what the best are told by, a name in a held-out line.
       checkpoint_first: whether the student is saved before the first step, so that `evaluate` can
         say what the run changed.
       log_period: steps between lines of `metrics.jsonl`.
@@ -138,6 +148,12 @@ def run(
         packed_dir = str(folder / "packed")
         if folders.schema_of(packed_dir) is None and pack_again is not None and not dry_run:
             pack_again(packed_dir)
+    keep = checkpoints.Keep(
+        checkpoints_to_keep,
+        checkpoint_keep_period,
+        checkpoint_keep_best,
+        metric=checkpoint_best_metric,
+    )
     if eval_steps is not None and eval_steps < 1:
         raise ValueError(f"EVAL_STEPS: expected None or at least 1, got {eval_steps}")
     rows = PackedRows(packed_dir, "train", batch_rows=batch_size, seed=seed)
@@ -227,7 +243,7 @@ def run(
         log_period=log_period,
         eval_fn=eval_fn,
         eval_period=eval_period,
-        max_to_keep=checkpoints_to_keep,
+        keep=keep,
         config=config,
         step_flops=step_flops,
     )

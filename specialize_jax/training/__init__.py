@@ -7,8 +7,9 @@
 | `partitioning` | mesh, logical axis rules, shardings of state and batch                      |
 | `step`         | one update, in microbatches where asked; held-out sums                      |
 | `metrics`      | sums to what a line of `metrics.jsonl` says                                 |
-| `checkpoints`  | Orbax: save, restore the latest sound one, params alone                     |
-| `loop`         | `fit`: the training program                                                 |
+| `checkpoints`  | Orbax: save, keep, restore the latest sound one, params alone               |
+| `manifest`     | sizes and hashes of a checkpoint's files                                    |
+| `loop`         | `fit`: the training program; `stopping`: SIGTERM                            |
 
 The one contract with a model is `loss_fn(params, batch, rng) -> (loss_sum, metrics)`; `step` says
 what it has to return.

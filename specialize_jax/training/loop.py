@@ -1,25 +1,23 @@
 """The training program: restore or start, then steps, lines, held-out losses and checkpoints."""
 
 import datetime
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from specialize_jax.training import checkpoints, chips, metrics, partitioning
+from specialize_jax.training import checkpoints, chips, metrics, partitioning, stopping
 from specialize_jax.training.step import EvalStep, TrainStep
 from specialize_jax.training.train_state import TrainState
 
 Batch = Mapping[str, np.ndarray]
+
+_AHEAD = 2  # held-out batches that the device is given before it is done with the first
 
 
 class NotFiniteError(FloatingPointError):
@@ -42,7 +40,7 @@ def fit(
     log_period: int = 100,
     eval_fn: Callable[[TrainState], Mapping[str, Any]] | None = None,
     eval_period: int = 1000,
-    max_to_keep: int | None = None,
+    keep: checkpoints.Keep | None = None,
     config: Mapping[str, Any] | None = None,
     group_names: Sequence[str] = metrics.FORMATS,
     step_flops: int | None = None,
@@ -51,6 +49,8 @@ def fit(
 
     A run that was stopped, by SIGTERM or by a kill, and started again gives bit for bit what an
     uninterrupted run gives (on one kind of device), and its `metrics.jsonl` reads as one run.
+    SIGTERM saves after the step that runs. A held-out loss that it interrupts is computed when
+    the run goes on.
 
     Args:
       like: shapes, types and shardings of the state (`partitioning.with_shardings`).
@@ -73,7 +73,8 @@ def fit(
         each checkpoint.
       eval_fn: state -> values for a line of split "validation"; see `evaluator`.
       eval_period: steps between its calls; it is also called at the last step.
-      max_to_keep: see `checkpoints.Checkpoints`.
+      keep: see `checkpoints.Checkpoints`. The best are told by the line of split "validation" of
+        the same step, so every checkpoint needs one.
       config: see `checkpoints.Checkpoints`.
       group_names: names of the loss's groups; the four data formats.
       step_flops: of a step on all devices; where the devices' peak is known, lines then say `mfu`,
@@ -84,18 +85,20 @@ def fit(
 
     Raises:
       NotFiniteError: names the step whose loss or gradient is not finite.
-      ValueError: a period is not positive, the data ended early, or it is not the data that the
-        checkpoint was trained on.
+      stopping.Stopped: SIGTERM came in the last held-out loss; all steps are done and saved.
+      ValueError: a period is not positive, the data ended early, it is not the data that the
+        checkpoint was trained on, or the best checkpoints cannot be told.
       checkpoints.CheckpointError: see there.
     """
     _check_positive(batch_size=batch_size, save_period=save_period, log_period=log_period)
     _check_positive(eval_period=eval_period)
+    _check_keep(keep, eval_fn is not None, eval_period, save_period)
     model_dir = epath.Path(model_dir)
     folder = model_dir / "checkpoints"
     is_first_host = jax.process_index() == 0
     with (
-        checkpoints.Checkpoints(folder, max_to_keep=max_to_keep, config=config) as saved,
-        _StopSignal() as stop,
+        stopping.StopSignal() as stop,  # outlives the last save, which a second signal would end
+        checkpoints.Checkpoints(folder, keep=keep, config=config) as saved,
     ):
         # Restore or start.
         restored = saved.restore_latest(like)
@@ -106,10 +109,15 @@ def fit(
             _check_same_data(restored.data_state, data_state(step * batch_size), step)
         lines = metrics.MetricsFile(model_dir / "metrics.jsonl", write=is_first_host)
         lines.cut_after(step)
+        held_out = _HeldOut(eval_fn, eval_period, train_steps, lines, step)
         if is_first_host:
             print(f"{'restored' if restored else 'starting'} at step {step}", file=sys.stderr)
         if save_first and restored is None:
             saved.save(state, data_state=data_state(0), window=window.to_json())
+
+        if held_out.is_due(step):  # SIGTERM came before
+            held_out.run(step, state)
+        saved.know_scores(held_out.scores)
 
         # Steps.
         pending: list[tuple[int, Any]] = []
@@ -131,7 +139,7 @@ def fit(
 
             is_last = step == train_steps
             is_line = is_last or step % log_period == 0
-            is_eval = eval_fn is not None and (is_last or step % eval_period == 0)
+            is_eval = held_out.is_due(step)
             is_save = is_last or step % save_period == 0
             if is_line or is_eval or is_save:
                 _fetch(pending, window)
@@ -146,11 +154,11 @@ def fit(
                     print(_progress(step, train_steps, values, rate), file=sys.stderr)
                 window, clock = metrics.Window(), _Clock()
             if is_eval:
-                assert eval_fn is not None
-                lines.append(step, "validation", eval_fn(state))
+                held_out.run(step, state)
             if is_save:
                 stored = data_state(step * batch_size)
-                saved.save(state, data_state=stored, window=window.to_json())
+                scores = held_out.scores.get(step)
+                saved.save(state, data_state=stored, window=window.to_json(), scores=scores)
             clock.start()
 
         # Stopped early: keep what is done.
@@ -160,6 +168,8 @@ def fit(
             saved.save(state, data_state=stored, window=window.to_json())
             if is_first_host:
                 print(f"SIGTERM: saved step {step} of {train_steps}", file=sys.stderr)
+    if step == train_steps and held_out.is_due(step):
+        raise stopping.Stopped(f"SIGTERM: saved step {step}; its held-out loss is still to come")
     return state
 
 
@@ -183,10 +193,12 @@ def evaluator(
     """
 
     def evaluate(state: TrainState) -> dict[str, float | None]:
-        sums = []
-        for batch in batches():
+        sums: list[Any] = []
+        for batch in stopping.until_stopped(batches()):
             placed = dict(batch) if mesh is None else partitioning.shard_batch(batch, mesh)
             sums.append(eval_step(state.params, placed))
+            if len(sums) > _AHEAD:  # what the device was given has to end before a save can begin
+                jax.block_until_ready(sums[-1 - _AHEAD])
         window = metrics.Window()
         for one in jax.device_get(sums):
             window.add(one)
@@ -195,27 +207,36 @@ def evaluator(
     return evaluate
 
 
-class _StopSignal:
-    """Whether SIGTERM came. Several hosts agree on the step through JAX's preemption service."""
+class _HeldOut:
+    """The held-out loss: when it is due, and what it was at each step up to now."""
 
-    def __enter__(self) -> Self:
-        self._came = False
-        self._alone = jax.process_count() == 1
-        # Python lets only the main thread set handlers; elsewhere the caller's stays.
-        self._sets = self._alone and threading.current_thread() is threading.main_thread()
-        if self._sets:
-            self._before = signal.signal(signal.SIGTERM, self._note)
-        return self
+    def __init__(
+        self,
+        eval_fn: Callable[[TrainState], Mapping[str, Any]] | None,
+        period: int,
+        train_steps: int,
+        lines: metrics.MetricsFile,
+        step: int,
+    ):
+        self._eval_fn = eval_fn
+        self._period = period
+        self._last = train_steps
+        self._lines = lines
+        self.scores: dict[int, Mapping[str, Any]] = dict(lines.held_out(step))
 
-    def __exit__(self, *error: object) -> None:
-        if self._sets:
-            signal.signal(signal.SIGTERM, self._before)
+    def is_due(self, step: int) -> bool:
+        is_time = step > 0 and (step == self._last or step % self._period == 0)
+        return self._eval_fn is not None and is_time and step not in self.scores
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._came = True
-
-    def requested(self, step: int) -> bool:
-        return self._came if self._alone else multihost_utils.reached_preemption_sync_point(step)
+    def run(self, step: int, state: TrainState) -> None:
+        """Writes the line, unless SIGTERM comes; then it stays due."""
+        assert self._eval_fn is not None
+        try:
+            values = self._eval_fn(state)
+        except stopping.Stopped:
+            return
+        self._lines.append(step, "validation", values)
+        self.scores[step] = values
 
 
 class _Clock:
@@ -295,6 +316,21 @@ def _check_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"Expected {name} >= 1, got {value}.")
+
+
+def _check_keep(
+    keep: checkpoints.Keep | None, has_held_out: bool, eval_period: int, save_period: int
+) -> None:
+    if keep is None or keep.best is None:
+        return
+    if not has_held_out:
+        raise ValueError("The best checkpoints are told by a held-out loss; there is none.")
+    if save_period % eval_period:
+        raise ValueError(
+            "The best checkpoints are told by a held-out loss at every one of them: expected "
+            f"save_period to be a multiple of eval_period, got {save_period} and {eval_period}; "
+            f"eval_period={save_period} would do."
+        )
 
 
 def _check_same_data(stored: Mapping[str, Any], now: Mapping[str, Any], step: int) -> None:
