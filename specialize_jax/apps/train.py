@@ -12,14 +12,14 @@ from typing import Any
 import jax
 from etils import epath
 
-from specialize_jax import convert, losses, models, tokenizers
+from specialize_jax import convert, losses, models, tokenizers, training
 from specialize_jax.apps import data_dir, evaluation_sets, gin_setup, program, provenance, questions
 from specialize_jax.apps import dry_run as preview
 from specialize_jax.apps import held_out as held_out_accuracy
 from specialize_jax.data.packed import PackedRows
 from specialize_jax.models import Model
 from specialize_jax.schemas import folders
-from specialize_jax.training import TrainState, checkpoints, loop, partitioning
+from specialize_jax.training import TrainState, checkpoints, partitioning, stopping
 
 EPILOG = """\
 example:
@@ -49,7 +49,11 @@ def main(args: argparse.Namespace) -> int:
         gin_setup.macro("EVAL_SETS_MODULE"),
         args.data_dir or gin_setup.macro("DATA_DIR"),
     )
-    is_done = train(sets=sets)
+    try:
+        is_done = train(sets=sets)
+    except stopping.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        is_done = False
     return 0 if is_done else 128 + signal.SIGTERM
 
 
@@ -93,6 +97,9 @@ def run(
     sets: evaluation_sets.Sets = evaluation_sets.NO_SETS,
     checkpoint_period: int = 1000,
     checkpoints_to_keep: int | None = None,
+    checkpoint_keep_period: int | None = None,
+    checkpoint_keep_best: int | None = None,
+    checkpoint_best_metric: str = "loss",
     checkpoint_first: bool = False,
     log_period: int = 10,
     seed: int = 0,
@@ -138,7 +145,10 @@ def run(
       allow_contamination: whether evaluation questions may be in the training mixture.
       sets: what the student is to be scored on later; none of it may be trained on.
       checkpoint_period: steps between checkpoints.
-      checkpoints_to_keep: None for all.
+      checkpoints_to_keep: how many of the last; see `training.checkpoints.Keep` for these four.
+      checkpoint_keep_period: every checkpoint whose step is a multiple of it.
+      checkpoint_keep_best: how many of the best.
+      checkpoint_best_metric: what the best are told by, a name in a held-out line.
       checkpoint_first: whether the student is saved before the first step, so that `evaluate` can
         say what the run changed.
       log_period: steps between lines of `metrics.jsonl`.
@@ -158,6 +168,12 @@ def run(
         packed_dir = str(folder / "packed")
         if folders.schema_of(packed_dir) is None and pack_again is not None and not dry_run:
             pack_again(packed_dir)
+    keep = checkpoints.Keep(
+        checkpoints_to_keep,
+        checkpoint_keep_period,
+        checkpoint_keep_best,
+        metric=checkpoint_best_metric,
+    )
     if eval_steps is not None and eval_steps < 1:
         raise ValueError(f"EVAL_STEPS: expected None or at least 1, got {eval_steps}")
     if accuracy_questions < 0:
@@ -236,7 +252,7 @@ def run(
     eval_fn = None
     if "validation" in rows.info["splits"]:
         validation = PackedRows(packed_dir, "validation", batch_rows=batch_size)
-        held_out_loss = loop.evaluator(
+        held_out_loss = training.evaluator(
             made.eval_step, functools.partial(validation.in_order, eval_steps), mesh=mesh
         )
         accuracy = held_out_accuracy.from_settings(
@@ -252,7 +268,7 @@ def run(
             return held_out_loss(state) | accuracy(state.params)
 
     provenance.write(folder, "train", gin=True)
-    state = loop.fit(
+    state = training.fit(
         made.like,
         start,
         made.train_step,
@@ -269,7 +285,7 @@ def run(
         log_period=log_period,
         eval_fn=eval_fn,
         eval_period=eval_period,
-        max_to_keep=checkpoints_to_keep,
+        keep=keep,
         config=config,
         step_flops=step_flops,
     )

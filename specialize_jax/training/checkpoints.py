@@ -2,18 +2,23 @@
 
 A folder of checkpoints:
 
-    <folder>/config.json          what the caller needs to build the model again
-    <folder>/<step>/params/       parameters
-    <folder>/<step>/optimizer/    optimizer state, step, base key
-    <folder>/<step>/progress/     JSON: the data state and the metrics since the last line
+    <folder>/config.json            what the caller needs to build the model again
+    <folder>/<step>/params/         parameters
+    <folder>/<step>/optimizer/      optimizer state, step, base key
+    <folder>/<step>/progress/       JSON: the data state, the metrics since the last line, and the
+                                    held-out values of this step, if it has any
+    <folder>/<step>/manifest.json   sizes and hashes of all this; see `manifest`
 
-A step's folder gets its name when all is written; one that a killed run left half-written carries
-a temporary name, and is never read. Arrays are written while training goes on.
+A step's folder gets its name when all but the manifest is written; one that a killed run left
+half-written carries a temporary name, is never read, and is removed when the next run begins.
+Arrays and manifest are written while training goes on.
 """
 
-import json
+import concurrent.futures
+import contextlib
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -23,14 +28,44 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from specialize_jax.schemas import SchemaError, folders
+from specialize_jax.training import disk, manifest
+from specialize_jax.training.disk import CheckpointError
+from specialize_jax.training.keeping import Keep, Policy, Scores
+from specialize_jax.training.stored import (
+    absolute,
+    all_steps,
+    check,
+    check_fits,
+    check_manifest,
+    latest_step,
+    params_path,
+    placed,
+    read_config,
+    restore_params,
+    unreadable,
+    write_config,
+)
 from specialize_jax.training.train_state import TrainState
 
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "Keep",
+    "Restored",
+    "all_steps",
+    "check",
+    "latest_step",
+    "params_path",
+    "prepare",
+    "read_config",
+    "restore_params",
+    "unreadable",
+    "write_config",
+]
+
 _ITEMS = ("params", "optimizer", "progress")
-_CONFIG = "config.json"
-
-
-class CheckpointError(OSError):
-    """A checkpoint folder cannot be written, or holds nothing that can be restored."""
+_UNFINISHED = ".orbax-checkpoint-tmp*"  # after the step: Orbax's name for what it is writing
+_REMOVED = ".removed"  # checkpoints that are being removed; a step's folder goes there at once
 
 
 class Restored(NamedTuple):
@@ -51,9 +86,10 @@ class Checkpoints:
     """A folder of checkpoints that a run writes to. Close it, or use it in a `with` statement.
 
     Args:
-      folder: made if absent; a relative path is taken from the working folder.
-      max_to_keep: older ones are removed; None, the default, keeps all, since the papers evaluate
-        every one of them to choose.
+      folder: made if absent; a relative path is taken from the working folder. What a killed run
+        left unfinished in it is removed.
+      keep: which checkpoints are kept; None, the default, keeps all, since the papers evaluate
+        every one of them to choose. Others are removed when a newer one is complete.
       config: plain values stored beside the checkpoints, see `read_config`; None leaves what is
         there.
 
@@ -65,16 +101,25 @@ class Checkpoints:
         self,
         folder: epath.PathLike,
         *,
-        max_to_keep: int | None = None,
+        keep: Keep | None = None,
         config: Mapping[str, Any] | None = None,
     ):
         self.folder = prepare(folder)
         self._config = config
+        self._keep = keep or Keep()
+        self._policy = Policy(self._keep)
+        self._clear()
         self._manager = ocp.CheckpointManager(
             self.folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=self._policy,
+                # Not removed in place: a kill in the middle would leave half of it by its name.
+                todelete_subdir=_REMOVED,
+            ),
             item_names=_ITEMS,
         )
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._saving: concurrent.futures.Future[None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +130,12 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except CheckpointError as another:
+            if error is None:
+                raise
+            error.add_note(f"Besides: {another}")  # what came first matters more
 
     def save(
         self,
@@ -93,6 +143,7 @@ class Checkpoints:
         *,
         data_state: Mapping[str, Any],
         window: Mapping[str, Any] | None = None,
+        scores: Scores | None = None,
     ) -> None:
         """Starts writing; returns when the arrays may be donated. Does nothing for a step saved.
 
@@ -100,29 +151,56 @@ class Checkpoints:
           state: at any step.
           data_state: where the data stands, plain values: `{"seed", "epoch", "index"}`.
           window: `metrics.Window.to_json()`.
+          scores: held-out values at this step, plain values by name; None where there are none.
+
+        Raises:
+          CheckpointError: this checkpoint, or the one before in the background, cannot be written.
+            What it left is removed; those before it are kept.
+          ValueError: `scores` lack what `keep` goes by; the checkpoint is saved all the same.
         """
+        self.wait()
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        # Not before: by now what was there, if anything, has been restored into this model.
-        if self._config is not None and jax.process_index() == 0:
-            write_config(self.folder, self._config)
-            self._config = None
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                optimizer=ocp.args.StandardSave(_all_but_params(state)),
-                progress=ocp.args.JsonSave(
-                    {"data_state": dict(data_state), "window": dict(window or {})}
+        self.know_scores({step: scores} if scores else {})
+        progress = {
+            "data_state": dict(data_state),
+            "window": dict(window or {}),
+            "scores": scores and dict(scores),
+        }
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state) if hasattr(leaf, "nbytes"))
+        with self._writing(step, size):
+            # Not before: by now what was there, if anything, has been restored into this model.
+            if self._config is not None and jax.process_index() == 0:
+                write_config(self.folder, self._config)
+                self._config = None
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(state.params),
+                    optimizer=ocp.args.StandardSave(_all_but_params(state)),
+                    progress=ocp.args.JsonSave(progress),
                 ),
-            ),
-        )
+            )
+        self._saving = self._thread.submit(self._finish, step, size)
+        self._keep.check(scores)
+
+    def know_scores(self, scores: Mapping[int, Scores]) -> None:
+        """Tells held-out values by step, of checkpoints that do not hold theirs.
+
+        Those of earlier versions do not, nor one that SIGTERM had saved before its values were.
+        """
+        if self._keep.best is not None:
+            for step in self._manager.all_steps():
+                if step not in self._policy.scores:
+                    self._policy.scores[step] = self._stored_scores(step)
+            known = self._policy.scores
+            known.update({s: dict(v) for s, v in scores.items() if known.get(s) is None})
 
     def restore_latest(self, like: TrainState) -> Restored | None:
-        """The latest checkpoint that can be read.
+        """The latest checkpoint that can be read and is what was written.
 
-        One that cannot (files missing, cut short) is named in a warning, set aside as
+        One that is not (files missing, cut short, changed) is named in a warning, set aside as
         `<step>.corrupt`, and the one before it is used.
 
         Args:
@@ -135,7 +213,7 @@ class Checkpoints:
           CheckpointError: the latest sound one is of another model or optimizer, or there are
             checkpoints but none can be read.
         """
-        like = _placed(like)
+        like = placed(like)
         failed: list[tuple[int, Exception]] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -156,17 +234,53 @@ class Checkpoints:
         return None
 
     def wait(self) -> None:
-        """Returns when everything saved is complete on disk; raises what went wrong in writing."""
-        self._manager.wait_until_finished()
+        """Returns when everything saved is complete on disk.
+
+        Raises:
+          CheckpointError: it cannot be written.
+        """
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
     def close(self) -> None:
-        """Waits, and ends the writer's threads."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits, see `wait`, and ends the writer's threads."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            with contextlib.suppress(Exception):  # Orbax repeats what `wait` raised
+                self._manager.wait_until_finished()
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self, step: int, size: int) -> Iterator[None]:
+        """What fails inside is a CheckpointError, and leaves nothing half-written."""
+        try:
+            with disk.writing(f"the checkpoint of step {step}", self.folder, needed=size):
+                yield
+        except CheckpointError:
+            self._clear(str(step))
+            raise
+
+    def _finish(self, step: int, size: int) -> None:
+        """In the background: when Orbax is done, the manifest, and the end of what was removed."""
+        with self._writing(step, size):
+            self._manager.wait_until_finished()
+            if jax.process_index() == 0 and manifest.is_for(self.folder):
+                manifest.write(self.folder / str(step))
+        self._clear(str(step))
+
+    def _clear(self, step: str = "*") -> None:
+        """Removes what is removed by name only, and what is unfinished of a step or of all."""
+        if jax.process_index() == 0 and manifest.is_for(self.folder):
+            for path in [*self.folder.glob(step + _UNFINISHED), self.folder / _REMOVED]:
+                shutil.rmtree(path, ignore_errors=True)  # space is lost, and no more
 
     def _restore(self, step: int, like: TrainState) -> Restored:
-        _check_fits(self.folder / str(step) / "params", like.params)
-        _check_fits(self.folder / str(step) / "optimizer", _all_but_params(like))
+        check_manifest(self.folder / str(step))
+        check_fits(self.folder / str(step) / "params", like.params)
+        check_fits(self.folder / str(step) / "optimizer", _all_but_params(like))
         found = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -178,16 +292,28 @@ class Checkpoints:
         state = TrainState(params=found["params"], **found["optimizer"])
         return Restored(state, found["progress"]["data_state"], found["progress"]["window"])
 
+    def _stored_scores(self, step: int) -> Scores | None:
+        try:
+            found = self._manager.restore(
+                step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())
+            )
+            return found["progress"].get("scores")
+        except Exception:  # damaged; `restore_latest` looks into that where it matters
+            return None
+
     def _set_aside(self, failed: list[tuple[int, Exception]]) -> None:
         for step, error in failed:
             path = self.folder / str(step)
+            aside = self.folder / f"{step}.corrupt"
+            while aside.exists():  # of an earlier time
+                aside = self.folder / f"{aside.name}.corrupt"
             warnings.warn(
-                f"The checkpoint {path} is damaged and was renamed to {step}.corrupt; the one "
+                f"The checkpoint {path} is damaged and was renamed to {aside.name}; the one "
                 f"before it is used. What was wrong: {type(error).__name__}: {error}",
                 stacklevel=3,
             )
             if jax.process_index() == 0:
-                path.rename(self.folder / f"{step}.corrupt")
+                path.rename(aside)
         if failed:
             if jax.process_count() > 1:
                 multihost_utils.sync_global_devices("checkpoints set aside")
@@ -206,7 +332,7 @@ def prepare(folder: epath.PathLike) -> epath.Path:
     Raises:
       CheckpointError: it cannot be written.
     """
-    folder = _absolute(folder)
+    folder = absolute(folder)
     if jax.process_index() == 0:
         try:
             folders.make_folder(folder)
@@ -215,163 +341,5 @@ def prepare(folder: epath.PathLike) -> epath.Path:
     return folder
 
 
-def all_steps(folder: epath.PathLike) -> list[int]:
-    """Steps of the complete checkpoints in a folder, ascending; none where it does not exist."""
-    folder = _absolute(folder)
-    if not folder.exists():
-        return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and _is_complete(p))
-
-
-def latest_step(folder: epath.PathLike) -> int | None:
-    """The last of `all_steps`; None where there is none."""
-    steps = all_steps(folder)
-    return steps[-1] if steps else None
-
-
-def restore_params(folder: epath.PathLike, step: int, like: Any) -> Any:
-    """Parameters alone, for evaluation.
-
-    Args:
-      folder: of checkpoints.
-      step: one of `all_steps(folder)`.
-      like: tree of `jax.ShapeDtypeStruct`; with shardings, arrays are placed so. Without, they go
-        to the first local device.
-
-    Returns:
-      The tree of arrays.
-
-    Raises:
-      CheckpointError: no such step, the stored parameters are not like `like`, or cannot be read.
-    """
-    return _restore_params(folder, step, like)
-
-
-def check_params(folder: epath.PathLike, step: int) -> None:
-    """Reads the parameters of a checkpoint, whatever their shapes, and lets go of them.
-
-    Args:
-      folder: of checkpoints.
-      step: one of `all_steps(folder)`.
-
-    Raises:
-      CheckpointError: no such step, or its parameters cannot be read.
-    """
-    _restore_params(folder, step, None)
-
-
-def _restore_params(folder: epath.PathLike, step: int, like: Any) -> Any:
-    """See `restore_params`; without `like`, shapes and types are the stored ones."""
-    path = params_path(folder, step)
-    try:
-        if like is None:
-            like = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-                ocp.StandardCheckpointHandler().metadata(path).tree,
-            )
-        else:
-            _check_fits(path, like)
-        with ocp.StandardCheckpointer() as reader:
-            return reader.restore(path, _placed(like))
-    except CheckpointError:
-        raise
-    except Exception as error:  # whatever a damaged file makes the readers raise
-        raise unreadable(path.parent, error) from error
-
-
-def params_path(folder: epath.PathLike, step: int) -> epath.Path:
-    """Where the parameters of a step lie.
-
-    Raises:
-      CheckpointError: no such step.
-    """
-    folder = _absolute(folder)
-    if step not in (steps := all_steps(folder)):
-        raise CheckpointError(f"No checkpoint of step {step} in {folder}; it has {steps}.")
-    return folder / str(step) / "params"
-
-
-def unreadable(path: epath.PathLike, error: Exception) -> CheckpointError:
-    """The error that says why the parameters of a checkpoint cannot be read."""
-    reason = (str(error).splitlines() or [""])[0][:300]
-    return CheckpointError(
-        f"The parameters in {path} cannot be read; expected a complete checkpoint, got "
-        f"{type(error).__name__}: {reason}"
-    )
-
-
-def write_config(folder: epath.Path, config: Mapping[str, Any]) -> None:
-    """Stores what `read_config` reads."""
-    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-
-
-def read_config(folder: epath.PathLike) -> dict[str, Any]:
-    """The config stored beside the checkpoints.
-
-    Args:
-      folder: of checkpoints.
-
-    Returns:
-      The dict that `Checkpoints` was given; it says under `model` what was trained.
-
-    Raises:
-      CheckpointError: there is none, or it is not a JSON object with the key `model`.
-    """
-    path = _absolute(folder) / _CONFIG
-    if not path.exists():
-        raise CheckpointError(f"No {path}: the folder holds no checkpoints written by training.")
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:  # neither JSON nor UTF-8
-        raise CheckpointError(f"{path}: expected JSON: {error}") from error
-    if not isinstance(config, dict) or "model" not in config:
-        got = f"keys {sorted(config)}" if isinstance(config, dict) else type(config).__name__
-        raise CheckpointError(f"{path}: expected a JSON object with the key 'model', got {got}")
-    return config
-
-
-def _placed(like: Any) -> Any:
-    """Gives leaves without a sharding that of the first local device."""
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or here
-        ),
-        like,
-    )
-
-
-def _check_fits(path: epath.Path, like: Any) -> None:
-    """Compares names and shapes with what is stored, before anything large is read."""
-    stored = _shapes(ocp.StandardCheckpointHandler().metadata(path).tree)
-    wanted = _shapes(like)
-    names = [n for n in sorted({*stored, *wanted}) if stored.get(n) != wanted.get(n)]
-    if names:
-        some = "; ".join(
-            f"{name}: stored {stored.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
-            for name in names[:3]
-        )
-        raise CheckpointError(
-            f"{path} is of another model or optimizer; {len(names)} arrays differ: {some}"
-        )
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
-
-
 def _all_but_params(state: TrainState) -> dict[str, Any]:
     return {"step": state.step, "opt_state": state.opt_state, "rng": state.rng}
-
-
-def _absolute(folder: epath.PathLike) -> epath.Path:
-    folder = epath.Path(folder)
-    return folder if "://" in str(folder) else folder.expanduser().absolute()
-
-
-def _is_complete(path: epath.Path) -> bool:
-    # A bucket has no atomic rename: Orbax marks a whole checkpoint there with a file.
-    return "://" not in str(path) or (path / "commit_success.txt").exists()

@@ -1,20 +1,24 @@
 """The training program: restore or start, then steps, lines, held-out losses and checkpoints."""
 
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import FrameType
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from specialize_jax.training import checkpoints, metrics, partitioning, profiling, screen, stops
-from specialize_jax.training.step import EvalStep, TrainStep
+from specialize_jax.training import (
+    checkpoints,
+    metrics,
+    partitioning,
+    profiling,
+    screen,
+    stopping,
+    stops,
+)
+from specialize_jax.training.held_out import HeldOut
+from specialize_jax.training.step import TrainStep
 from specialize_jax.training.train_state import TrainState, may_apply
 
 Batch = Mapping[str, np.ndarray]
@@ -36,7 +40,7 @@ def fit(
     log_period: int = 100,
     eval_fn: Callable[[TrainState], Mapping[str, Any]] | None = None,
     eval_period: int = 1000,
-    max_to_keep: int | None = None,
+    keep: checkpoints.Keep | None = None,
     config: Mapping[str, Any] | None = None,
     group_names: Sequence[str] = metrics.FORMATS,
     step_flops: int | None = None,
@@ -49,6 +53,8 @@ def fit(
 
     A run that was stopped, by SIGTERM or by a kill, and started again gives bit for bit what an
     uninterrupted run gives (on one kind of device), and its `metrics.jsonl` reads as one run.
+    SIGTERM saves after the step that runs. A held-out loss that it interrupts is computed when
+    the run goes on.
 
     Args:
       like: shapes, types and shardings of the state (`partitioning.with_shardings`).
@@ -71,7 +77,8 @@ def fit(
         each checkpoint.
       eval_fn: state -> values for a line of split "validation"; see `evaluator`.
       eval_period: steps between its calls; it is also called at the last step.
-      max_to_keep: see `checkpoints.Checkpoints`.
+      keep: see `checkpoints.Checkpoints`. The best are told by the line of split "validation" of
+        the same step, so every checkpoint needs one.
       config: see `checkpoints.Checkpoints`.
       group_names: names of the loss's groups; the four data formats.
       step_flops: of a step on all devices; where the devices' peak is known, lines then say `mfu`,
@@ -88,18 +95,20 @@ def fit(
       stops.NotFiniteError: names the step whose loss or gradient is not finite. The state before
         it is saved, and `stopped_at_<step>.json` names the examples of its batch.
       stops.DivergedError: the loss rose by more than `max_loss_rise`; the same is left.
-      ValueError: a period is not positive, the data ended early, or it is not the data that the
-        checkpoint was trained on.
+      stopping.Stopped: SIGTERM came in the last held-out loss; all steps are done and saved.
+      ValueError: a period is not positive, the data ended early, it is not the data that the
+        checkpoint was trained on, or the best checkpoints cannot be told.
       checkpoints.CheckpointError: see there.
     """
     _check_positive(batch_size=batch_size, save_period=save_period, log_period=log_period)
     _check_positive(eval_period=eval_period)
+    _check_keep(keep, eval_fn is not None, eval_period, save_period)
     model_dir = epath.Path(model_dir)
     folder = model_dir / "checkpoints"
     is_first_host = jax.process_index() == 0
     with (
-        checkpoints.Checkpoints(folder, max_to_keep=max_to_keep, config=config) as saved,
-        _StopSignal() as stop,
+        stopping.StopSignal() as stop,  # outlives the last save, which a second signal would end
+        checkpoints.Checkpoints(folder, keep=keep, config=config) as saved,
         profiling.Trace(model_dir / "profile", profile_steps) as trace,
     ):
         # Restore or start.
@@ -112,24 +121,35 @@ def fit(
             _check_same_data(restored.data_state, data_state(step * batch_size), step)
         lines = metrics.MetricsFile(model_dir / "metrics.jsonl", write=is_first_host)
         lines.cut_after(step)
-        if is_first_host:
-            print(f"{'restored' if restored else 'starting'} at step {step}", file=sys.stderr)
+        person = screen.Screen(train_steps, group_names, write=is_first_host)
+        person.say(f"{'restored' if restored else 'starting'} at step {step}")
+
+        everywhere: list[metrics.Writer] = [lines, person, *writers]
+
+        def tell(step: int, split: str, values: Mapping[str, Any]) -> None:
+            for writer in everywhere:
+                writer.write(step, split, values)
+
+        held_out = HeldOut(eval_fn, eval_period, train_steps, tell, lines.held_out(step))
 
         def save(state: TrainState, step: int) -> epath.Path:
             stored = window.to_json() | {"watch": watch.to_json()}
-            saved.save(state, data_state=data_state(step * batch_size), window=stored)
+            scores = held_out.scores.get(step)
+            saved.save(
+                state, data_state=data_state(step * batch_size), window=stored, scores=scores
+            )
             return saved.folder / str(step)
 
         last_words = stops.LastWords(
             model_dir, batch_size, save, describe_row, group_names, write=is_first_host
         )
 
-        def tell(split: str, values: Mapping[str, Any]) -> None:
-            for writer in (lines, *writers):
-                writer.write(step, split, values)
-
         if save_first and restored is None:
             save(state, 0)
+
+        if held_out.is_due(step):  # SIGTERM came before
+            held_out.run(step, state)
+        saved.know_scores(held_out.scores)
 
         # Steps.
         pending: list[tuple[int, Any]] = []
@@ -154,30 +174,21 @@ def fit(
 
             is_last = step == train_steps
             is_line = is_last or step % log_period == 0
-            is_eval = eval_fn is not None and (is_last or step % eval_period == 0)
+            is_eval = held_out.is_due(step)
             is_save = is_last or step % save_period == 0
             if is_line or is_eval or is_save:
                 if bad := _fetch(pending, window):
                     raise last_words.not_finite(*bad, state)
                 clock.stop()
             if is_line:
-                values = window.summary(group_names)
-                rate = clock.steps_per_second()
+                values, rate = window.summary(group_names), clock.steps_per_second()
                 values |= screen.speed(rate, values["tokens"] / window.steps, step_flops)
-                tell("train", values)
-                if is_first_host:
-                    print(
-                        screen.line(step, train_steps, values, rate, group_names), file=sys.stderr
-                    )
+                tell(step, "train", values)
                 window, clock = metrics.Window(), screen.Clock()
                 if watch.add(values["loss"]):
                     raise last_words.diverged(step, values, watch.best, state)
             if is_eval:
-                assert eval_fn is not None
-                held_out = eval_fn(state)
-                tell("validation", held_out)
-                if is_first_host:
-                    print(screen.held_out_line(step, train_steps, held_out), file=sys.stderr)
+                held_out.run(step, state)
             if is_save:
                 save(state, step)
             clock.start()
@@ -187,64 +198,10 @@ def fit(
             if bad := _fetch(pending, window):
                 raise last_words.not_finite(*bad, state)
             save(state, step)
-            if is_first_host:
-                print(f"SIGTERM: saved step {step} of {train_steps}", file=sys.stderr)
+            person.say(f"SIGTERM: saved step {step} of {train_steps}")
+    if step == train_steps and held_out.is_due(step):
+        raise stopping.Stopped(f"SIGTERM: saved step {step}; its held-out loss is still to come")
     return state
-
-
-def evaluator(
-    eval_step: EvalStep,
-    batches: Callable[[], Iterable[Batch]],
-    *,
-    mesh: Mesh | None = None,
-    group_names: Sequence[str] = metrics.FORMATS,
-) -> Callable[[TrainState], dict[str, float | None]]:
-    """A held-out loss for `fit`.
-
-    Args:
-      eval_step: see `step.make_eval_step`.
-      batches: makes an iterator over the same batches, whole on every host, each time it is called.
-      mesh: where batches go; None for the default device.
-      group_names: see `fit`.
-
-    Returns:
-      state -> the values of a line, see `metrics.summarize`.
-    """
-
-    def evaluate(state: TrainState) -> dict[str, float | None]:
-        sums = []
-        for batch in batches():
-            placed = dict(batch) if mesh is None else partitioning.shard_batch(batch, mesh)
-            sums.append(eval_step(state.params, placed))
-        window = metrics.Window()
-        for one in jax.device_get(sums):
-            window.add(one)
-        return window.summary(group_names)
-
-    return evaluate
-
-
-class _StopSignal:
-    """Whether SIGTERM came. Several hosts agree on the step through JAX's preemption service."""
-
-    def __enter__(self) -> Self:
-        self._came = False
-        self._alone = jax.process_count() == 1
-        # Python lets only the main thread set handlers; elsewhere the caller's stays.
-        self._sets = self._alone and threading.current_thread() is threading.main_thread()
-        if self._sets:
-            self._before = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._sets:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._came = True
-
-    def requested(self, step: int) -> bool:
-        return self._came if self._alone else multihost_utils.reached_preemption_sync_point(step)
 
 
 def _fetch(
@@ -276,6 +233,21 @@ def _check_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"Expected {name} >= 1, got {value}.")
+
+
+def _check_keep(
+    keep: checkpoints.Keep | None, has_held_out: bool, eval_period: int, save_period: int
+) -> None:
+    if keep is None or keep.best is None:
+        return
+    if not has_held_out:
+        raise ValueError("The best checkpoints are told by a held-out loss; there is none.")
+    if save_period % eval_period:
+        raise ValueError(
+            "The best checkpoints are told by a held-out loss at every one of them: expected "
+            f"save_period to be a multiple of eval_period, got {save_period} and {eval_period}; "
+            f"eval_period={save_period} would do."
+        )
 
 
 def _check_same_data(stored: Mapping[str, Any], now: Mapping[str, Any], step: int) -> None:

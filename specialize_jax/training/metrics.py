@@ -5,6 +5,7 @@ killed run wrote after its last checkpoint is cut before training goes on from t
 """
 
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from specialize_jax.schemas import Format, folders
+from specialize_jax.training import disk
 
 FORMATS = tuple(Format(number).label for number in Format)
 
@@ -121,27 +123,57 @@ class MetricsFile:
         self._write = write
 
     def cut_after(self, step: int) -> None:
-        """Removes lines after `step`, and a half-written last line of a killed run."""
+        """Removes lines after `step`, and a half-written last line of a killed run.
+
+        Raises:
+          CheckpointError: the file cannot be written.
+        """
         if not self._write or not self._path.exists():
             return
         kept = [line for line in read(self._path) if line["step"] <= step]
-        folders.write_bytes(self._path, _to_text(kept).encode())
+        with disk.writing(f"the lines up to step {step}", self._path):
+            folders.write_bytes(self._path, _to_text(kept).encode())
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """Adds a line. Numbers that JSON cannot hold (NaN, infinity) become null."""
+        """Adds a line. Numbers that JSON cannot hold (NaN, infinity) become null.
+
+        Raises:
+          CheckpointError: the file cannot be written; no part of the line is in it.
+        """
         if not self._write:
             return
         line = {"step": step, "split": split, "time": round(time.time(), 3), **values}
         text = _to_text([line])
-        if "://" not in str(self._path):
-            with self._path.open("a") as file:
-                file.write(text)
-        else:  # buckets cannot append
-            before = self._path.read_text() if self._path.exists() else ""
-            self._path.write_text(before + text)
+        with disk.writing(f"a line of step {step}", self._path, needed=len(text)):
+            if "://" not in str(self._path):
+                _append(self._path, text)
+            else:  # buckets cannot append
+                before = self._path.read_text() if self._path.exists() else ""
+                self._path.write_text(before + text)
 
     def close(self) -> None:
         """Does nothing: a line is whole on disk when `write` returns."""
+
+    def held_out(self, step: int) -> dict[int, dict[str, Any]]:
+        """What lines of split "validation" up to `step` say, on every host, by their step."""
+        lines = read(self._path) if self._path.exists() else []
+        return {
+            line["step"]: {n: v for n, v in line.items() if n not in ("step", "split", "time")}
+            for line in lines
+            if line["split"] == "validation" and line["step"] <= step
+        }
+
+
+def _append(path: epath.Path, text: str) -> None:
+    """Adds to a local file, all or nothing: a full disk takes a part, which is cut off again."""
+    with path.open("ab") as file:
+        length = file.tell()
+        try:
+            file.write(text.encode())
+            file.flush()
+        except OSError:
+            os.ftruncate(file.fileno(), length)
+            raise
 
 
 def read(path: epath.PathLike) -> list[dict[str, Any]]:

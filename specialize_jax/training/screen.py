@@ -1,13 +1,14 @@
 """What a person sees on the screen while a run goes on."""
 
 import datetime
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from specialize_jax.training import chips, metrics
+from specialize_jax.training import chips
 
 
 class Clock:
@@ -48,9 +49,10 @@ def speed(rate: float | None, tokens: float, step_flops: int | None) -> dict[str
       step_flops: of a step on all devices.
 
     Returns:
-      `tokens_per_second`; and `mfu`, the share of the devices' peak, where it is known.
+      `steps_per_second`, `tokens_per_second`; and `mfu`, the share of the devices' peak, where it
+      is known.
     """
-    values = {"tokens_per_second": rate and rate * tokens}
+    values = {"steps_per_second": rate, "tokens_per_second": rate and rate * tokens}
     if rate is None or step_flops is None:
         return values
     kind = jax.devices()[0].device_kind
@@ -58,63 +60,59 @@ def speed(rate: float | None, tokens: float, step_flops: int | None) -> dict[str
     return values if share is None else values | {"mfu": share}
 
 
-def line(
-    step: int,
-    train_steps: int,
-    values: Mapping[str, Any],
-    rate: float | None,
-    group_names: Sequence[str] = metrics.FORMATS,
-) -> str:
-    """A line of `metrics.jsonl` in the words of the screen; what it does not know is left out.
+class Screen:
+    """Says what lines of `metrics.jsonl` say, on standard error; a `metrics.Writer`.
 
     Losses are in nats per token, `kl` and `ce` those of the tokens with and without a teacher
     distribution; a group goes by the initials of its name (`zscot`: zero_shot_chain_of_thought).
 
     Args:
-      step: updates done.
       train_steps: updates in all.
-      values: of a line, see `metrics.Window.summary` and `speed`.
-      rate: steps per second.
       group_names: names of the loss's groups.
+      write: False on every host but the first, which then only keep quiet.
     """
-    terms = _terms(values, {"kl": "kl_loss", "ce": "ce_loss"}, ".4f")
-    groups = _terms(values, {_initials(name): f"loss/{name}" for name in group_names}, ".3f")
-    parts = [
-        f"step {step}/{train_steps}",
-        f"loss {_number(values['loss'], '.4f')}" + (f" ({', '.join(terms)})" if terms else ""),
-        " ".join(groups),
-        *_terms(values, {"coverage": "coverage"}, ".1%"),
-        *_terms(values, {"grad": "grad_norm", "lr": "learning_rate"}, ".3g"),
-        f"{_number(values['tokens_per_second'], ',.0f')} tokens/s",
-        *_terms(values, {"MFU": "mfu"}, ".1%"),
-    ]
-    if rate is not None:
-        left = datetime.timedelta(seconds=round((train_steps - step) / rate))
-        parts.append(f"{left} left")
-    return "  ".join(part for part in parts if part)
 
+    def __init__(self, train_steps: int, group_names: Sequence[str], *, write: bool = True):
+        self._train_steps = train_steps
+        self._group_names = group_names
+        self._write = write
 
-def held_out_line(
-    step: int,
-    train_steps: int,
-    values: Mapping[str, Any],
-    group_names: Sequence[str] = metrics.FORMATS,
-) -> str:
-    """The same for a line of split "validation"; accuracies go by the initials of their format.
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        """Prints a line; what it does not know is left out."""
+        form = self._held_out if split == "validation" else self._train
+        self.say("  ".join(part for part in [self.place(step), *form(step, values)] if part))
 
-    Args:
-      step: updates done.
-      train_steps: updates in all.
-      values: of a line, see `loop.evaluator`.
-      group_names: names that accuracies may be of.
-    """
-    accuracies = {_initials(name): f"accuracy/{name}" for name in group_names}
-    parts = [
-        f"step {step}/{train_steps}",
-        f"held-out loss {_number(values.get('loss'), '.4f')}",
-        *_terms(values, accuracies, ".1%"),
-    ]
-    return "  ".join(parts)
+    def say(self, words: str) -> None:
+        """Prints words."""
+        if self._write:
+            print(words, file=sys.stderr)
+
+    def place(self, step: int) -> str:
+        """How far the run is."""
+        return f"step {step}/{self._train_steps}"
+
+    def close(self) -> None:
+        """Does nothing."""
+
+    def _train(self, step: int, values: Mapping[str, Any]) -> Iterator[str]:
+        terms = _terms(values, {"kl": "kl_loss", "ce": "ce_loss"}, ".4f")
+        yield f"loss {_number(values['loss'], '.4f')}" + (f" ({', '.join(terms)})" if terms else "")
+        yield " ".join(_terms(values, self._by_group("loss"), ".3f"))
+        yield from _terms(values, {"coverage": "coverage"}, ".1%")
+        yield from _terms(values, {"grad": "grad_norm", "lr": "learning_rate"}, ".3g")
+        yield f"{_number(values['tokens_per_second'], ',.0f')} tokens/s"
+        yield from _terms(values, {"MFU": "mfu"}, ".1%")
+        if rate := values["steps_per_second"]:
+            left = datetime.timedelta(seconds=round((self._train_steps - step) / rate))
+            yield f"{left} left"
+
+    def _held_out(self, step: int, values: Mapping[str, Any]) -> Iterator[str]:
+        yield f"held-out loss {_number(values.get('loss'), '.4f')}"
+        if accuracies := _terms(values, self._by_group("accuracy"), ".1%"):
+            yield f"accuracy {' '.join(accuracies)}"
+
+    def _by_group(self, what: str) -> dict[str, str]:
+        return {_initials(name): f"{what}/{name}" for name in self._group_names}
 
 
 def _terms(values: Mapping[str, Any], names: Mapping[str, str], form: str) -> list[str]:

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
 
-from specialize_jax.training import checkpoints
+from specialize_jax.training import checkpoints, manifest
 
 Index: TypeAlias = tuple[slice, ...]
 Shapes: TypeAlias = Mapping[str, jax.ShapeDtypeStruct]
@@ -63,6 +63,8 @@ def write_params(
         options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
     ) as manager:
         manager.save(step, args=ocp.args.Composite(params=ocp.args.PyTreeSave(_nested(leaves))))
+    if manifest.is_for(folder):
+        manifest.write(folder / str(step))
     checkpoints.write_config(folder, config)
 
 
@@ -82,6 +84,7 @@ def open_params(folder: epath.PathLike, step: int) -> tuple[dict[str, jax.ShapeD
     """
     path = checkpoints.params_path(folder, step)
     try:
+        manifest.check(path.parent, "params")
         tree = ocp.StandardCheckpointHandler().metadata(path).tree
         stored = {
             jax.tree_util.keystr(keys, simple=True, separator="/"): leaf

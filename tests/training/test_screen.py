@@ -14,21 +14,38 @@ def values(**more):
     return window.summary() | more
 
 
-def test_a_line_says_what_it_knows():
+def shown(capsys, step, train_steps, split, values):
+    screen.Screen(train_steps, metrics.FORMATS).write(step, split, values)
+    return capsys.readouterr().err
+
+
+def test_a_line_says_what_it_knows(capsys):
     speed = screen.speed(2.0, 10_000, None)
-    assert screen.line(100, 820, values(**speed, mfu=0.345), 2.0) == (
+    assert shown(capsys, 100, 820, "train", values(**speed, mfu=0.345)) == (
         "step 100/820  loss 1.5000 (kl 0.5000, ce 2.5000)  zscot 1.500  coverage 80.0%  grad 0.75  "
-        "lr 0.001  20,000 tokens/s  MFU 34.5%  0:06:00 left"
+        "lr 0.001  20,000 tokens/s  MFU 34.5%  0:06:00 left\n"
     )
 
 
-def test_a_line_leaves_out_what_it_does_not_know():
+def test_a_line_leaves_out_what_it_does_not_know(capsys):
     known = {"loss": None, **screen.speed(None, 10, 5)}
-    assert screen.line(1, 2, known, None) == "step 1/2  loss -  - tokens/s"
+    assert shown(capsys, 1, 2, "train", known) == "step 1/2  loss -  - tokens/s\n"
+
+
+def test_a_held_out_line(capsys):
+    known = {"loss": 1.25, "accuracy/zero_shot_chain_of_thought": 0.5}
+    assert shown(capsys, 1, 2, "validation", known) == (
+        "step 1/2  held-out loss 1.2500  accuracy zscot 50.0%\n"
+    )
+
+
+def test_other_hosts_keep_quiet(capsys):
+    screen.Screen(2, (), write=False).write(1, "train", {"loss": 1.0, **screen.speed(1.0, 1, 1)})
+    assert capsys.readouterr().err == ""
 
 
 def test_speed_is_a_share_of_the_peak_where_that_is_known(monkeypatch):
-    assert screen.speed(2.0, 10, 100) == {"tokens_per_second": 20}
+    assert screen.speed(2.0, 10, 100) == {"steps_per_second": 2, "tokens_per_second": 20}
     monkeypatch.setattr(chips, "find", lambda kind: chips.Chip("made up", 1e3, 0, 0, 0))
     assert screen.speed(2.0, 10, 100)["mfu"] == pytest.approx(0.2)
 

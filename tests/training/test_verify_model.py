@@ -3,7 +3,7 @@
 import pytest
 
 from specialize_jax.apps import main
-from specialize_jax.training import checkpoints
+from specialize_jax.training import checkpoints, manifest
 from tests.fixtures import world
 from tests.training import damage, toy
 
@@ -36,8 +36,25 @@ def test_a_model_dir_without_evaluation(model_dir, capsys):
 @damage.noisy
 def test_a_damaged_checkpoint_is_named(model_dir, capsys):
     damage.cut_data_short(model_dir / "checkpoints" / "2")
+    assert f"{model_dir}/checkpoints/2 is damaged" in fails(model_dir, capsys)
+    # Without a manifest, by reading it.
+    (model_dir / "checkpoints" / "2" / manifest.NAME).unlink()
     assert f"{model_dir}/checkpoints/2 cannot be read" in fails(model_dir, capsys)
     damage.wait_for_noise()
+
+
+def test_a_flipped_byte_is_named_with_its_file(model_dir, capsys):
+    damage.flip_optimizer(model_dir / "checkpoints" / "2")
+    assert "checkpoints/2/optimizer/" in (said := fails(model_dir, capsys))
+    assert "SHA-256 mismatch" in said
+
+
+def test_a_checkpoint_without_a_manifest_is_said_to_be(model_dir, capsys):
+    (model_dir / "checkpoints" / "2" / manifest.NAME).unlink()
+    assert main.main(["verify", str(model_dir)]) == 0
+    out = capsys.readouterr().out
+    assert "checkpoint 2: ok (parameters alone: no manifest)" in out
+    assert "checkpoint 3: ok\n" in out
 
 
 def test_a_broken_line_of_metrics_is_named(model_dir, capsys):
