@@ -4,17 +4,22 @@ Names: `distill_<format>`, where `<format>` is one of
 
     {zero_shot, in_context} x {chain_of_thought, answer_only}
 
-Mixtures and their rates:
+Mixtures and their rates (IC in_context, ZS zero_shot, CoT chain_of_thought, AO answer_only):
 
-| mixture                       | in_context CoT | zero_shot CoT | in_context AO | zero_shot AO |
-|-------------------------------|---------------:|--------------:|--------------:|-------------:|
-| `distill_four_formats`        |           0.40 |          0.40 |          0.10 |         0.10 |
-| `distill_four_formats_fu2023` |          0.794 |         0.198 |         0.005 |        0.003 |
-| `distill_in_context`          |           0.80 |             - |          0.20 |            - |
-| `distill_zero_shot`           |              - |          0.80 |             - |         0.20 |
+| mixture                            | IC CoT | ZS CoT | IC AO | ZS AO |
+|------------------------------------|-------:|-------:|------:|------:|
+| `distill_four_formats`             |   0.40 |   0.40 |  0.10 |  0.10 |
+| `distill_four_formats_fu2023_250m` |  0.600 |  0.375 | 0.016 | 0.009 |
+| `distill_four_formats_fu2023_780m` |  0.677 |  0.301 | 0.016 | 0.006 |
+| `distill_four_formats_fu2023`      |  0.794 |  0.198 | 0.005 | 0.003 |
+| `distill_four_formats_fu2023_11b`  |  0.653 |  0.327 | 0.012 | 0.008 |
+| `distill_in_context`               |   0.80 |      - |  0.20 |     - |
+| `distill_zero_shot`                |      - |   0.80 |     - |  0.20 |
 
 The rates of `distill_four_formats` are ours. Those of `_fu2023` are the shares of micro-batches in
-the paper's 3B runs (computed from its configuration: 130.5 thousand micro-batches an epoch).
+the paper's runs of a size (3B without a suffix), computed from its configuration, and so
+the shares of its gradient between the chain-of-thought formats, because every micro-batch weighs
+the same there. Every token does here: answer-only examples, of some five tokens, weigh less.
 
 `distill_settings` says which aligned folders they read; nothing is read before a task is used.
 """
@@ -39,6 +44,24 @@ RATES = {
         Format.ZERO_SHOT_CHAIN_OF_THOUGHT: 0.198,
         Format.IN_CONTEXT_ANSWER_ONLY: 0.005,
         Format.ZERO_SHOT_ANSWER_ONLY: 0.003,
+    },
+    "distill_four_formats_fu2023_250m": {
+        Format.IN_CONTEXT_CHAIN_OF_THOUGHT: 0.6,
+        Format.ZERO_SHOT_CHAIN_OF_THOUGHT: 0.375,
+        Format.IN_CONTEXT_ANSWER_ONLY: 0.016,
+        Format.ZERO_SHOT_ANSWER_ONLY: 0.009,
+    },
+    "distill_four_formats_fu2023_780m": {
+        Format.IN_CONTEXT_CHAIN_OF_THOUGHT: 0.677,
+        Format.ZERO_SHOT_CHAIN_OF_THOUGHT: 0.301,
+        Format.IN_CONTEXT_ANSWER_ONLY: 0.016,
+        Format.ZERO_SHOT_ANSWER_ONLY: 0.006,
+    },
+    "distill_four_formats_fu2023_11b": {
+        Format.IN_CONTEXT_CHAIN_OF_THOUGHT: 0.653,
+        Format.ZERO_SHOT_CHAIN_OF_THOUGHT: 0.327,
+        Format.IN_CONTEXT_ANSWER_ONLY: 0.012,
+        Format.ZERO_SHOT_ANSWER_ONLY: 0.008,
     },
     "distill_in_context": {
         Format.IN_CONTEXT_CHAIN_OF_THOUGHT: 0.8,

@@ -1,14 +1,17 @@
 """Every packaged gin file parses, and every experiment builds what its commands would run."""
 
 import argparse
+import re
 
 import gin
 import jax
 import pytest
+from jax.sharding import AbstractMesh
 
 from specialize_jax import models
 from specialize_jax.apps import collect, evaluate, gin_setup, pack, train
-from specialize_jax.tasks import miniworld
+from specialize_jax.tasks import distill, miniworld
+from specialize_jax.training import partitioning
 
 RUNS = {
     "collect": collect.run,
@@ -33,7 +36,10 @@ def configured(function, *files, bindings=(), given=GIVEN):
     return gin_setup.configured(args, function)
 
 
-EXPERIMENTS = gin_setup.packaged("experiments") + ["testing/tiny.gin"]
+SHARED = "experiments/base_fu2023.gin"
+EXPERIMENTS = [*(set(gin_setup.packaged("experiments")) - {SHARED}), "testing/tiny.gin"]
+EXPERIMENTS.sort()
+PAPER_S = [file for file in EXPERIMENTS if file.endswith("_gsm8k.gin")]
 
 
 # A run on published chains has no teacher to ask.
@@ -47,7 +53,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("file", "command"), COMMANDS)
 def test_experiments_configure_every_command(file, command):
-    bindings = ["INITIAL_CHECKPOINT_PATH = 'hf'"] if "xxl" in file else []
+    bindings = ["INITIAL_CHECKPOINT_PATH = 'hf'"] if file in PAPER_S else []
     is_quickstart = "quickstart" in file
     configured(RUNS[command], file, bindings=bindings)
     arguments = gin.get_bindings(RUNS[command])
@@ -63,13 +69,58 @@ def test_experiments_configure_every_command(file, command):
         assert jax.tree.structure(shapes) == jax.tree.structure(
             model.axes(), is_leaf=lambda x: isinstance(x, tuple)
         )
-        assert arguments["objective"] == (
-            "match_sample" if file.endswith("pretrain.gin") else "match_distribution"
-        )
+        is_sample = any(word in file for word in ("pretrain", "_base_gsm8k", "_large_gsm8k"))
+        assert arguments["objective"] == ("match_sample" if is_sample else "match_distribution")
     elif is_quickstart:
         assert set(arguments["sets"]) == {f"miniworld_{name}" for name in miniworld.FAMILIES}
     else:
         assert arguments["sets"] == ("gsm8k", "multiarith", "asdiv", "svamp")
+
+
+@pytest.mark.parametrize("file", PAPER_S)
+def test_experiments_of_the_paper_say_what_they_need_and_what_to_expect(file):
+    for command, required in (
+        ("pack", {"ALIGNED_DIRS"}),
+        ("train", {"MODEL_DIR", "INITIAL_CHECKPOINT_PATH"}),
+        ("evaluate", {"MODEL_DIR"}),
+    ):
+        with pytest.raises(ValueError) as error:
+            configured(RUNS[command], file, given=())
+        assert set(re.findall(r"\b[A-Z][A-Z_]+\b", str(error.value))) == required
+    text = (gin_setup.PACKAGED / file).read_text()
+    header = text.split("\ninclude")[0]
+    assert f"specialize-jax train --gin_file={file} " in header
+    for word in (
+        "ALIGNED_DIRS",
+        "MODEL_DIR",
+        "INITIAL_CHECKPOINT_PATH",
+        "Hardware",
+        "ime: ",
+        "Score:",
+    ):
+        assert word in header
+    assert "unconfirmed by us" in header or "no number is known to us" in header
+
+
+@pytest.mark.parametrize("file", PAPER_S)
+def test_experiments_of_the_paper_fit_together(file):
+    configured(pack.run, file)
+    assert gin.get_bindings(pack.run)["mixture_or_task_name"] in distill.RATES
+    configured(train.run, file, bindings=["INITIAL_CHECKPOINT_PATH = 'hf'"])
+    found = gin.get_bindings(train.run)
+    # On as many devices as share a copy of the student.
+    shape = (1, found["fsdp_partitions"], found["model_partitions"])
+    partitioning.check_divides(
+        AbstractMesh(shape, partitioning.AXES),
+        batch_rows=found["batch_size"],
+        microbatches=found["microbatches"],
+        heads=found["model"].config.num_heads,
+    )
+    name = "t5_" + file.split("t5_")[1].removesuffix("_gsm8k.gin")
+    assert found["model"].name == ("flan_" if "flan" in file else "") + name
+    # The paper's code: a cosine over ten epochs of micro-steps, one step of it an update.
+    assert found["schedule_steps"] > 4 * found["train_steps"] > 0
+    assert (found["optimizer"], found["weight_decay"], found["clip"]) == ("adamw", 0.01, None)
 
 
 @pytest.mark.parametrize("file", gin_setup.packaged("models"))
