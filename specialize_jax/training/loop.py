@@ -1,5 +1,6 @@
 """The training program: restore or start, then steps, lines, held-out losses and checkpoints."""
 
+import contextlib
 import signal
 import sys
 import threading
@@ -76,7 +77,7 @@ def fit(
       group_names: names of the loss's groups; the four data formats.
       step_flops: of a step on all devices; where the devices' peak is known, lines then say `mfu`,
         the share of it.
-      writers: get every line that `metrics.jsonl` gets; the caller closes them.
+      writers: get every line that `metrics.jsonl` gets, and are closed at the end.
       profile_steps: (first step, how many) that are traced into `profile/`; see `profiling.Trace`.
       max_loss_rise: see `stops.Watch`.
       describe_row: global index of a row -> names of its examples, for the errors below.
@@ -98,10 +99,14 @@ def fit(
     folder = model_dir / "checkpoints"
     is_first_host = jax.process_index() == 0
     with (
+        contextlib.ExitStack() as at_end,
         checkpoints.Checkpoints(folder, max_to_keep=max_to_keep, config=config) as saved,
         _StopSignal() as stop,
         profiling.Trace(model_dir / "profile", profile_steps) as trace,
     ):
+        for writer in writers:
+            at_end.callback(writer.close)
+
         # Restore or start.
         restored = saved.restore_latest(like)
         state = start() if restored is None else restored.state
