@@ -38,6 +38,7 @@ _CORE = [
     "pyarrow>=23.0.1",
     "sentencepiece>=0.2.2",
     "seqio>=0.0.20",  # brings TensorFlow, through tensorflow-text
+    "tensorboard>=2.20.0",  # CLU's event files need it
     "tensorstore>=0.1.84",
     "tqdm>=4.67.3",
 ]

@@ -51,6 +51,7 @@ _HOMES = {
     "tensorflow_datasets": {"data", "tasks", "apps", "t5x_adapter"},
     "tensorflow_text": {"data", "tasks", "apps", "t5x_adapter"},
     "apache_beam": {"data"},
+    "clu": {"apps", "t5x_adapter"},
     "gin": {"tasks", "apps", "t5x_adapter"},
     "t5x": {"t5x_adapter"},
     "torch": set(),

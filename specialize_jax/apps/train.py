@@ -16,10 +16,12 @@ from specialize_jax import convert, losses, models, tokenizers, training
 from specialize_jax.apps import data_dir, evaluation_sets, gin_setup, program, provenance, questions
 from specialize_jax.apps import dry_run as preview
 from specialize_jax.apps import held_out as held_out_accuracy
+from specialize_jax.apps.tensorboard import EventsWriter
+from specialize_jax.apps.wandb_run import WandbRun
 from specialize_jax.data.packed import PackedRows
 from specialize_jax.models import Model
 from specialize_jax.schemas import folders
-from specialize_jax.training import TrainState, checkpoints, partitioning, stopping
+from specialize_jax.training import TrainState, checkpoints, metrics, partitioning, stopping
 
 EPILOG = """\
 example:
@@ -102,6 +104,11 @@ def run(
     checkpoint_best_metric: str = "loss",
     checkpoint_first: bool = False,
     log_period: int = 10,
+    tensorboard: bool = True,
+    wandb_project: str | None = None,
+    wandb_name: str | None = None,
+    profile_steps: tuple[int, int] | None = None,
+    max_loss_rise: float | None = 5.0,
     seed: int = 0,
     pack_again: Callable[[str], None] | None = None,
     dry_run: bool = False,
@@ -152,6 +159,12 @@ def run(
       checkpoint_first: whether the student is saved before the first step, so that `evaluate` can
         say what the run changed.
       log_period: steps between lines of `metrics.jsonl`.
+      tensorboard: whether the lines become TensorBoard's events too, in `model_dir`/tensorboard.
+      wandb_project: of wandb, which then gets the lines; None for no wandb.
+      wandb_name: of the run there; None lets wandb choose.
+      profile_steps: (first step, how many) to trace into `model_dir`/profile; None for none.
+      max_loss_rise: the run stops when three lines in a row are more than this above the best line
+        before, nats per token; None for never.
       seed: of weights, dropout and the order of the data.
       pack_again: packs into a folder, for `packed_dir=None`.
       dry_run: see the package's `dry_run`; nothing is written.
@@ -288,6 +301,10 @@ def run(
         keep=keep,
         config=config,
         step_flops=step_flops,
+        writers=open_writers(folder, tensorboard, wandb_project, wandb_name),
+        profile_steps=profile_steps,
+        max_loss_rise=max_loss_rise,
+        describe_row=rows.describe,
     )
     reached = int(state.step)
     word = "done" if reached == train_steps else f"at step {reached} of {train_steps}"
@@ -308,6 +325,26 @@ def trained_questions(
     before = _own_checkpoint(epath.Path(initial_checkpoint_path))
     earlier = None if before is None else evaluation_sets.record_of(before.parent.parent)
     return hashes | (earlier or frozenset())
+
+
+def open_writers(
+    folder: epath.Path, tensorboard: bool, wandb_project: str | None, wandb_name: str | None
+) -> list[metrics.Writer]:
+    """Returns what gets the lines of a run beside `metrics.jsonl`; none on a host but the first.
+
+    Raises:
+      ValueError: wandb is asked for and not there.
+    """
+    writers: list[metrics.Writer] = []
+    if jax.process_index() != 0:
+        return writers
+    gin_text = gin_setup.operative_config()
+    if tensorboard:
+        indented = "".join(f"    {line}\n" for line in gin_text.splitlines())  # Markdown's code
+        writers.append(EventsWriter(folder / "tensorboard", {"gin": indented}))
+    if wandb_project is not None:
+        writers.append(WandbRun(folder, wandb_project, wandb_name, {"gin": gin_text}))
+    return writers
 
 
 def check_settings(info: dict[str, Any], model: Model, objective: str, min_coverage: float) -> None:

@@ -1,5 +1,6 @@
 """The training program: restore or start, then steps, lines, held-out losses and checkpoints."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ def fit(
       group_names: names of the loss's groups; the four data formats.
       step_flops: of a step on all devices; where the devices' peak is known, lines then say `mfu`,
         the share of it.
-      writers: get every line that `metrics.jsonl` gets; the caller closes them.
+      writers: get every line that `metrics.jsonl` gets, and are closed at the end.
       profile_steps: (first step, how many) that are traced into `profile/`; see `profiling.Trace`.
       max_loss_rise: see `stops.Watch`.
       describe_row: global index of a row -> names of its examples, for the errors below.
@@ -107,10 +108,14 @@ def fit(
     folder = model_dir / "checkpoints"
     is_first_host = jax.process_index() == 0
     with (
+        contextlib.ExitStack() as at_end,
         stopping.StopSignal() as stop,  # outlives the last save, which a second signal would end
         checkpoints.Checkpoints(folder, keep=keep, config=config) as saved,
         profiling.Trace(model_dir / "profile", profile_steps) as trace,
     ):
+        for writer in writers:
+            at_end.callback(writer.close)
+
         # Restore or start.
         restored = saved.restore_latest(like)
         state = start() if restored is None else restored.state

@@ -10,9 +10,10 @@ import sys
 import time
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from specialize_jax.schemas import folders
+from specialize_jax.schemas import Format, folders
 from specialize_jax.training import checkpoints
 from tests.apps.line import FIXTURES, gin, run, write_data
 from tests.fixtures import world
@@ -232,3 +233,21 @@ def test_kill_nine_and_the_same_command_again_give_the_same_parameters(line, tmp
         ]
 
     assert values(model) == values(line / "model")
+
+
+def test_nan_leaves_the_state_before_it_and_names_the_examples(line, tmp_path, capsys):
+    settings = [TINY, gin("MODEL_DIR", str(tmp_path)), gin("PACKED_DIR", str(line / "packed"))]
+    assert run("train", *settings, gin("LEARNING_RATE", 1e30)) == 1
+    error = capsys.readouterr().err
+    found = re.search(r"is nan at step (\d+)(?: \(not finite: .*?\))?\. The update was not", error)
+    assert found, error
+    step = int(found[1])
+    assert checkpoints.all_steps(tmp_path / "checkpoints")[-1] == step - 1
+    left = json.loads((tmp_path / f"stopped_at_{step}.json").read_text())
+    names = [name for row in left["rows"].values() for name in row]
+    assert list(left["rows"]) == [str(2 * step - 2), str(2 * step - 1)]
+    assert f"were its batch: {names[0]}" in error
+    parts = (line / "aligned").glob("*.parquet")
+    known = {name for part in parts for name in pq.read_table(part)["example_id"].to_pylist()}
+    assert names and {name.split(" (")[0] for name in names} <= known
+    assert {name.split(" (")[1][:-1] for name in names} <= {fmt.label for fmt in Format}
