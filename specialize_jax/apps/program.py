@@ -117,7 +117,8 @@ def build(
     placed_create = functools.partial(create, tx=tx, seed=seed)
     draw = functools.partial(model.init, jax.random.key(seed))
     shapes = jax.eval_shape(lambda: placed_create(draw()))
-    rules = logical_axis_rules or partitioning.STANDARD_RULES
+    rules = partitioning.STANDARD_RULES if logical_axis_rules is None else logical_axis_rules
+    partitioning.check_rules(rules, model.axes(), mesh)
     shardings = partitioning.state_shardings(shapes, model.axes(), mesh, rules)
     loss_fn = make_loss_fn(
         model,

@@ -77,11 +77,11 @@ def make_mesh(
     slices = [list(group) for _, group in itertools.groupby(by_slice, key=_slice_of)]
     each = len(devices) // len(slices)
     if min(fsdp, model) < 1 or each % (fsdp * model) or any(len(s) != each for s in slices):
-        choices = [n for n in _divisors(each) if fsdp >= 1 and n % fsdp == 0] or _divisors(each)
+        choices = [n for n in _divisors(each) if fsdp >= 1 and n % fsdp == 0]
         raise ValueError(
             f"Expected fsdp times model to divide the {each} devices of each of {len(slices)} "
-            f"slice(s), got {fsdp} x {model} = {fsdp * model}; {fsdp} x model may be one of "
-            f"{', '.join(map(str, choices))}."
+            f"slice(s), got {fsdp} x {model} = {fsdp * model}; {fsdp if choices else 'fsdp'} x "
+            f"model may be one of {', '.join(map(str, choices or _divisors(each)))}."
         )
     shape = (each // (fsdp * model), fsdp, model)
     return Mesh(np.concatenate([_ordered(part, shape) for part in slices]), AXES)
@@ -121,6 +121,11 @@ def check_divides(mesh: Mesh, *, batch_rows: int, microbatches: int, heads: int)
     Raises:
       ValueError: they cannot; the nearest choices that can are named.
     """
+    if min(batch_rows, microbatches) < 1:
+        raise ValueError(
+            f"Expected at least one row in at least one microbatch, got {batch_rows} row(s) in "
+            f"{microbatches}."
+        )
     shards, model = batch_shards(mesh), mesh.shape["model"]
     step = shards * microbatches
     if batch_rows % step:
@@ -135,6 +140,43 @@ def check_divides(mesh: Mesh, *, batch_rows: int, microbatches: int, heads: int)
         raise ValueError(
             f"{heads} attention heads do not divide over a model axis of {model}; choices: "
             f"{', '.join(map(str, _divisors(heads)))}."
+        )
+
+
+def check_rules(rules: Rules, axes: Any, mesh: Mesh) -> None:
+    """Checks logical axis rules as a user writes them.
+
+    Args:
+      rules: see `Rules`.
+      axes: the tree of the params with a tuple of logical names per leaf.
+      mesh: the mesh.
+
+    Raises:
+      ValueError: one is no such pair, or names an axis that the model or the mesh does not have,
+        or an axis of the model has none; the message lists the choices.
+    """
+    where = "logical axis rules"
+    for rule in rules:
+        if not isinstance(rule, (list, tuple)) or len(rule) != 2 or not isinstance(rule[0], str):
+            raise ValueError(f"{where}: expected pairs as ('embed', 'fsdp'), got {rule!r}.")
+    leaves = jax.tree.leaves(axes, is_leaf=lambda node: isinstance(node, tuple))
+    own = {name for names in leaves for name in names if name is not None}
+    known = own | {name for name, _ in STANDARD_RULES}
+    if unknown := sorted({name for name, _ in rules} - known):
+        raise ValueError(
+            f"{where}: unknown logical axis {', '.join(unknown)}; choices: "
+            f"{', '.join(sorted(known))}."
+        )
+    for name, axis in rules:
+        if axis is not None and axis not in mesh.axis_names:
+            raise ValueError(
+                f"{where}: '{name}' goes to unknown mesh axis {axis!r}; choices: None, "
+                f"{', '.join(map(repr, mesh.axis_names))}."
+            )
+    if missing := sorted(own - {name for name, _ in rules}):
+        raise ValueError(
+            f"{where}: no rule for {', '.join(missing)} of this model; each needs one, "
+            f"('{missing[0]}', None) for \"not split\"."
         )
 
 
