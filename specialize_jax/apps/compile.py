@@ -1,4 +1,4 @@
-"""`specialize-jax compile`: the real training step for a TPU slice, compiled without a TPU.
+"""`specialize-jax compile`: a run's own programs for a TPU slice, compiled without a TPU.
 
 The compiler is the one that runs on the slice (libtpu, extra `tpu`); memory and what moves between
 chips are its own figures. FLOPs are counted from shapes, and the time is an estimate: the largest
@@ -7,59 +7,27 @@ of what arithmetic, memory and links would take alone.
 
 import argparse
 import dataclasses
+import inspect
 import json
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from etils import epath
 
-from specialize_jax import losses
-from specialize_jax.apps import gin_setup, program, train
-from specialize_jax.models import Model
-from specialize_jax.schemas import batches
-from specialize_jax.training import chips, hlo, partitioning
+from specialize_jax.apps import compiled, evaluate, gin_setup, train
+from specialize_jax.training import chips, partitioning
 
 EPILOG = """\
 example:
   specialize-jax compile --gin_file=experiments/flan_t5_xxl_gsm8k.gin --topology v5e:8x8 \\
       --gin.FSDP_PARTITIONS=16 --gin.MODEL_PARTITIONS=4 --gin.BATCH_SIZE=128"""
 
-# What a run's settings do not say, or what no step depends on.
+# What a run's settings do not say.
 _NOT_READ = {"model_dir": "-", "packed_dir": None, "initial_checkpoint_path": None}
-_OF_A_STEP = (
-    *("train_steps", "objective", "optimizer", "learning_rate", "optimizer_settings"),
-    *("schedule", "schedule_steps", "warmup_steps", "weight_decay", "clip"),
-    *("microbatches", "loss_chunk", "logical_axis_rules", "seed"),
-)
 _GIB = 2**30
-# On a ring of chips an array passes each chip's links this often; others once.
-_PASSES = {"all-reduce": 2}
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What the compiler says, and what follows.
-
-    Attributes:
-      chips: number of chips.
-      seconds: of compiling.
-      state_bytes: arguments of the step on a chip: state and batch.
-      peak_bytes: most memory that a chip uses at a time.
-      flops: of a step on all chips: forward and backward, nothing recomputed.
-      traffic: kind of collective -> [count, bytes per chip] in a step.
-      estimate: what arithmetic, memory and links would take alone, seconds.
-    """
-
-    chips: int
-    seconds: float
-    state_bytes: int
-    peak_bytes: int
-    flops: int
-    traffic: dict[str, hlo.Traffic]
-    estimate: dict[str, float]
+_TOOK = {"step": "a step", "inputs": "reading the inputs", "token": "a token of every row"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a slice's chips, as v4:4x4x4, v5e:8x8, v5p:4x4x4, v6e:16x16",
     )
+    parser.add_argument(
+        "--program",
+        choices=compiled.PROGRAMS,
+        default="train",
+        help="the training step, the held-out loss, or the decoding that `evaluate` does: greedy, "
+        "EVAL_BATCH_SIZE questions of EVAL_INPUT_LENGTH tokens, MAX_DECODE_LENGTH tokens at most",
+    )
     parser.add_argument("--num_slices", type=int, default=1, help="slices of this topology")
     parser.add_argument(
         "--chip_config",
@@ -79,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lengths",
         metavar="INPUTS,TARGETS",
-        help="of a row; left out, TASK_FEATURE_LENGTHS of the gin files",
+        help="of a row; left out, what the gin files say",
     )
     parser.add_argument("--k_out", type=int, default=8, help="entries per target token")
     parser.add_argument("--json", metavar="FILE", help="also writes the numbers to this file")
@@ -87,13 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Compiles and prints; 1 where the program does not fit."""
-    import gin
-
     if "JAX_PLATFORMS" not in os.environ:
         jax.config.update("jax_platforms", "cpu")  # libtpu only compiles
     gin_setup.configured(args, train.run, **_NOT_READ)
-    settings = {**_defaults(), **gin.get_bindings(train.run)}
-    lengths = _lengths(args.lengths)
+    settings = _settings(train.run)
+    rows, lengths = _batch(args.program, settings, args.lengths)
     devices = topology(args.topology, args.num_slices, args.chip_config)
     kind = devices[0].device_kind
     mesh = partitioning.make_mesh(
@@ -102,19 +75,18 @@ def main(args: argparse.Namespace) -> int:
     model = settings["model"]
     partitioning.check_divides(
         mesh,
-        batch_rows=settings["batch_size"],
-        microbatches=settings["microbatches"],
+        batch_rows=rows,
+        microbatches=settings["microbatches"] if args.program == "train" else 1,
         heads=model.config.num_heads,
     )
     print(
-        f"{model.name}, {settings['optimizer']}, {settings['batch_size']} rows of "
-        f"{lengths[0]} + {lengths[1]} tokens on {len(devices)} {kind} ({args.topology} x "
-        f"{args.num_slices}): data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}, model "
-        f"{mesh.shape['model']}",
+        f"{model.name}, {_doing(args.program, settings)}, {rows} rows of {lengths[0]} + "
+        f"{lengths[1]} tokens on {len(devices)} {kind} ({args.topology} x {args.num_slices}): data "
+        f"{mesh.shape['data']}, fsdp {mesh.shape['fsdp']}, model {mesh.shape['model']}",
         flush=True,
     )
     try:
-        found = compile_step(model, mesh, settings, lengths, args.k_out)
+        found = compiled.find(args.program, model, mesh, settings, rows, lengths, args.k_out)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -124,6 +96,36 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         epath.Path(args.json).write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
     return 0
+
+
+def _doing(name: str, settings: Mapping[str, Any]) -> str:
+    return {"train": settings["optimizer"], "evaluate": "held-out loss", "decode": "decoding"}[name]
+
+
+def _batch(
+    name: str, settings: Mapping[str, Any], given: str | None
+) -> tuple[int, tuple[int, int]]:
+    """Returns the rows of a program's batch, and the lengths of a row: those given, else gin's."""
+    if name != "decode":
+        return settings["batch_size"], _parse_lengths(given) if given else _feature_lengths()
+    asked = _settings(evaluate.run)
+    own = asked["input_length"], asked["max_decode_length"]
+    return asked["batch_size"], _parse_lengths(given) if given else own
+
+
+def _settings(function: Callable[..., Any]) -> dict[str, Any]:
+    """Returns a function's arguments as gin binds them, else its defaults."""
+    import gin
+
+    parameters = inspect.signature(function).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    try:
+        return {**defaults, **gin.get_bindings(function)}
+    except ValueError as error:  # no gin file names it
+        raise ValueError(
+            f"no gin file binds {function.__module__}.{function.__name__}; include runs/"
+            f"{function.__module__.rsplit('.', 1)[-1]}.gin"
+        ) from error
 
 
 def topology(name: str, num_slices: int, chip_config: str) -> list[jax.Device]:
@@ -165,121 +167,59 @@ def _has_libtpu() -> bool:
     return importlib.util.find_spec("libtpu") is not None
 
 
-def compile_step(
-    model: Model,
-    mesh: jax.sharding.Mesh,
-    settings: Mapping[str, Any],
-    lengths: tuple[int, int],
-    k_out: int,
-) -> Found:
-    """Compiles the training step.
-
-    Args:
-      model: the student.
-      mesh: of a topology's devices.
-      settings: arguments of `train.run`.
-      lengths: encoder and decoder tokens of a row.
-      k_out: entries per target token.
-
-    Returns:
-      What was found. Raises what the compiler raises where memory does not suffice.
-    """
-    rule = losses.Rule(*(settings[n] for n in ("divergence", "tail", "temperature", "beta")))
-    made = program.from_settings(model, mesh, rule=rule, **{n: settings[n] for n in _OF_A_STEP})
-    rows = settings["batch_size"]
-    vocabulary = model.config.vocab_size
-    fields = batches.fields(*lengths, k_out, vocabulary)
-    if model.decoder_only:
-        fields = batches.decoder_only_fields(sum(lengths), k_out, vocabulary)
-    sharding = partitioning.batch_sharding(mesh)
-    batch = {
-        name: jax.ShapeDtypeStruct((rows, *field.shape), field.dtype, sharding=sharding)
-        for name, field in fields.items()
-    }
-    start = time.perf_counter()
-    step: Any = made.train_step
-    compiled = step.lower(made.like, batch).compile()
-    seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-    traffic = hlo.collectives(compiled.as_text())
-    # A backward pass is two forward ones.
-    length = sum(lengths) if model.decoder_only else lengths[1]
-    flops = 3 * rows * model.row_flops(lengths[0], length)
-    count, kind = mesh.devices.size, mesh.devices.flat[0].device_kind
-    return Found(
-        chips=count,
-        seconds=seconds,
-        state_bytes=memory.argument_size_in_bytes,
-        peak_bytes=memory.peak_memory_in_bytes,
-        flops=flops,
-        traffic=traffic,
-        estimate=estimate(chips.find(kind), count, flops, memory.peak_memory_in_bytes, traffic),
-    )
-
-
-def estimate(
-    chip: chips.Chip | None,
-    count: int,
-    flops: int,
-    peak_bytes: int,
-    traffic: Mapping[str, hlo.Traffic],
-) -> dict[str, float]:
-    """Returns what each resource alone would take, seconds; empty for a chip not in the table.
-
-    Args:
-      chip: what one can do.
-      count: how many.
-      flops: of a step on all of them.
-      peak_bytes: taken to be read once and written once in a step.
-      traffic: of a step; an all-reduce passes the links twice, the others once.
-    """
-    if chip is None:
-        return {}
-    moved = sum(_PASSES.get(kind, 1) * one.bytes for kind, one in traffic.items())
-    return {
-        "arithmetic": flops / count / chip.flops,
-        "memory": 2 * peak_bytes / chip.memory_bandwidth,
-        "links": moved / chip.link_bandwidth,
-    }
-
-
-def show(found: Found, chip: chips.Chip | None) -> None:
+def show(found: compiled.Found, chip: chips.Chip | None) -> None:
     """Prints what was found."""
     memory = f" of {chip.memory / _GIB:.0f}" if chip else ""
     peak, state = found.peak_bytes / _GIB, found.state_bytes / _GIB
     print(
-        f"fits: peak {peak:.2f}{memory} GiB a chip, of it {state:.2f} state and batch; compiled in "
+        f"fits: peak {peak:.2f}{memory} GiB a chip, of it {state:.2f} of arguments; compiled in "
         f"{found.seconds:.0f} s"
     )
     for kind, one in found.traffic.items():
         print(f"  {kind:20s} {one.times:6,d} times, {one.bytes / _GIB:9.3f} GiB a chip")
-    print(f"{found.flops:.3e} FLOPs a step, {found.flops / found.chips:.3e} a chip")
-    if found.estimate:
-        slowest = max(found.estimate, key=lambda name: found.estimate[name])
-        parts = ", ".join(f"{name} {1e3 * s:.0f} ms" for name, s in found.estimate.items())
-        share = found.estimate["arithmetic"] / found.estimate[slowest]
-        print(f"a step takes at least {1e3 * found.estimate[slowest]:.0f} ms ({parts}); ", end="")
-        print(f"{share:.0%} of the peak if {slowest} alone counts and the rest is hidden behind it")
+    whole = "the longest answers" if found.program == "decode" else "a step"
+    print(f"{found.flops:.3e} FLOPs for {whole}, {found.flops / found.chips:.3e} a chip")
+    for name, estimate in found.estimates.items():
+        if estimate:
+            print(f"{_TOOK[name]} takes at least {_in_words(estimate)}")
+    if found.token_traffic:
+        waits = sum(one.times for one in found.token_traffic.values())
+        moved = sum(one.bytes for one in found.token_traffic.values())
+        print(
+            f"a token: {waits:,d} collectives, {moved / 2**20:.1f} MiB a chip; what they wait for "
+            "each other is not counted"
+        )
+    if found.program == "decode" and (least := found.least_seconds) is not None:
+        print(
+            f"at most {found.rows * found.lengths[1] / least:,.0f} tokens/s, if every answer has "
+            f"{found.lengths[1]} tokens; the loop ends when all answers have, and all of the above "
+            "counts it to the end"
+        )
 
 
-def _lengths(given: str | None) -> tuple[int, int]:
-    if given is None:
-        import gin
+def _in_words(estimate: compiled.Estimate) -> str:
+    slowest = max(estimate, key=lambda name: estimate[name])
+    parts = ", ".join(f"{name} {1e3 * s:.3g} ms" for name, s in estimate.items())
+    share = estimate["arithmetic"] / estimate[slowest]
+    return (
+        f"{1e3 * estimate[slowest]:.3g} ms ({parts}); {share:.0%} of the peak if {slowest} alone "
+        "counts and the rest is hidden behind it"
+    )
 
-        try:
-            found = gin.query_parameter("%TASK_FEATURE_LENGTHS")
-            return found["inputs"], found["targets"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError("--lengths: no gin file sets TASK_FEATURE_LENGTHS; give it") from error
+
+def _feature_lengths() -> tuple[int, int]:
+    import gin
+
+    try:
+        found = gin.query_parameter("%TASK_FEATURE_LENGTHS")
+        return found["inputs"], found["targets"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError("--lengths: no gin file sets TASK_FEATURE_LENGTHS; give it") from error
+
+
+def _parse_lengths(given: str) -> tuple[int, int]:
     try:
         inputs, targets = map(int, given.split(","))
     except ValueError as error:
         raise ValueError(f"--lengths: expected two numbers as 1536,296, got '{given}'") from error
     return inputs, targets
-
-
-def _defaults() -> dict[str, Any]:
-    import inspect
-
-    parameters = inspect.signature(train.run).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}

@@ -50,6 +50,7 @@ def build(config: GPT2Config, *, name: str = "gpt2") -> Model:
         init_cache=functools.partial(_init_cache, config),
         decode_step=functools.partial(_decode_step, config),
         row_flops=functools.partial(flops.gpt2_row, config),
+        decoding_flops=functools.partial(flops.gpt2_decoding, config),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the rest of the library knows of a student: nine functions over plain pytrees.
+"""What the rest of the library knows of a student: ten functions over plain pytrees.
 
 Letters: `B` rows, `Tin` input tokens, `S` decoder tokens, `D` model width, `V` vocabulary.
 """
@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeAlias
 
 import jax
 import numpy as np
+
+from specialize_jax.models import flops
 
 Params: TypeAlias = dict[str, Any]
 """Nested dict of float32 arrays, without boxes."""
@@ -56,6 +58,7 @@ class Model:
         donated.
       row_flops: `row_flops(inputs, targets) -> int`, FLOPs of the matrix products of one row
         forward, from its lengths; see `flops`.
+      decoding_flops: `decoding_flops(inputs, most) -> flops.Decoding`, the same of cached decoding.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Model:
     init_cache: Callable[[Params, jax.Array, int], Cache]
     decode_step: Callable[[Params, Cache, jax.Array], tuple[jax.Array, Cache]]
     row_flops: Callable[[int, int], int]
+    decoding_flops: Callable[[int, int], flops.Decoding]
 
 
 def pad_inputs(model: Model, rows: Sequence[Sequence[int]], length: int) -> np.ndarray:

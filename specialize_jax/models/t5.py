@@ -49,6 +49,7 @@ def build(config: T5Config, *, name: str = "t5") -> Model:
         init_cache=functools.partial(_init_cache, config),
         decode_step=functools.partial(_decode_step, config),
         row_flops=functools.partial(flops.t5_row, config),
+        decoding_flops=functools.partial(flops.t5_decoding, config),
     )
 
 

@@ -1,0 +1,249 @@
+"""What `specialize-jax compile` compiles, and what follows from the compiler's answer."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from specialize_jax import losses
+from specialize_jax.apps import evaluate, program
+from specialize_jax.models import Model, activations
+from specialize_jax.schemas import batches
+from specialize_jax.training import chips, hlo, partitioning
+
+PROGRAMS = ("train", "evaluate", "decode")
+"""A training step, the held-out loss of a batch, or greedy answers to a batch of questions."""
+
+# What no program depends on is not read.
+_OF_A_STEP = (
+    *("train_steps", "objective", "optimizer", "learning_rate", "optimizer_settings"),
+    *("schedule", "schedule_steps", "warmup_steps", "weight_decay", "clip"),
+    *("microbatches", "loss_chunk", "logical_axis_rules", "seed"),
+)
+_EOS = 1  # any token: which one ends an answer changes no shape
+# On a ring of chips an array passes each chip's links this often; others once.
+_PASSES = {"all-reduce": 2}
+
+Estimate = dict[str, float]
+"""What arithmetic, memory, links and, between slices, the network would each take alone, seconds;
+empty for an unknown chip."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What the compiler says, and what follows.
+
+    Attributes:
+      program: of `PROGRAMS`.
+      rows: of a batch.
+      lengths: encoder (or prompt) and decoder tokens of a row.
+      mesh: axis -> parts.
+      chips: number of chips.
+      seconds: of compiling.
+      state_bytes: arguments of the program on a chip: state or parameters, and batch.
+      peak_bytes: most memory that a chip uses at a time.
+      flops: of the program on all chips, nothing recomputed.
+      traffic: kind of collective -> [count, bytes per chip] in a run of the program; where it
+        decodes, in the longest one.
+      token_traffic: of one token of every row; empty where nothing is decoded.
+      estimates: "step" of training or held-out loss; "inputs" (read once) and "token" of decoding.
+    """
+
+    program: str
+    rows: int
+    lengths: tuple[int, int]
+    mesh: dict[str, int]
+    chips: int
+    seconds: float
+    state_bytes: int
+    peak_bytes: int
+    flops: int
+    traffic: dict[str, hlo.Traffic]
+    token_traffic: dict[str, hlo.Traffic]
+    estimates: dict[str, Estimate]
+
+    @property
+    def least_seconds(self) -> float | None:
+        """What a step, or all tokens of the longest answers, take at least; None if not known."""
+        if not all(self.estimates.values()):
+            return None
+        times = {"token": self.lengths[1]}
+        return sum(times.get(name, 1) * max(one.values()) for name, one in self.estimates.items())
+
+
+def find(
+    name: str,
+    model: Model,
+    mesh: Mesh,
+    settings: Mapping[str, Any],
+    rows: int,
+    lengths: tuple[int, int],
+    k_out: int,
+) -> Found:
+    """Compiles a program.
+
+    Args:
+      name: of `PROGRAMS`.
+      model: the student.
+      mesh: of a topology's devices.
+      settings: arguments of `train.run`.
+      rows: of a batch.
+      lengths: encoder (or prompt) and decoder tokens of a row.
+      k_out: entries per target token; not read by decoding.
+
+    Returns:
+      What was found. Raises what the compiler raises where memory does not suffice.
+    """
+    rule = losses.Rule(*(settings[n] for n in ("divergence", "tail", "temperature", "beta")))
+    made = program.from_settings(model, mesh, rule=rule, **{n: settings[n] for n in _OF_A_STEP})
+    start = time.perf_counter()
+    compiled: Any = _lowered(name, made, model, rows, lengths, k_out).compile()
+    seconds = time.perf_counter() - start
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    peak, count = memory.peak_memory_in_bytes, mesh.devices.size
+    chip = chips.find(mesh.devices.flat[0].device_kind)
+    traffic, per_token = hlo.collectives(text), {}
+    if name == "decode":
+        work = model.decoding_flops(*lengths)
+        flops = rows * (work.inputs + lengths[1] * work.token)
+        before = hlo.collectives(text, open_ended=0)
+        per_token = _each(before, traffic, lengths[1])
+        estimates = decoding_estimates(model, mesh, chip, rows, lengths, peak, before, per_token)
+    else:
+        forward = rows * model.row_flops(lengths[0], sum(lengths[not model.decoder_only :]))
+        flops = 3 * forward if name == "train" else forward  # a backward pass is two forward ones
+        estimates = {"step": estimate(chip, flops / count, 2 * peak, traffic)}
+    return Found(
+        program=name,
+        rows=rows,
+        lengths=lengths,
+        mesh=dict(mesh.shape),
+        chips=count,
+        seconds=seconds,
+        state_bytes=memory.argument_size_in_bytes,
+        peak_bytes=peak,
+        flops=flops,
+        traffic=traffic,
+        token_traffic=per_token,
+        estimates=estimates,
+    )
+
+
+def _lowered(
+    name: str,
+    made: program.Program,
+    model: Model,
+    rows: int,
+    lengths: tuple[int, int],
+    k_out: int,
+) -> jax.stages.Lowered:
+    """Returns a program for shapes that lie where the real arrays would."""
+    sharding = partitioning.batch_sharding(made.mesh)
+    if name == "decode":
+        tokens = jax.ShapeDtypeStruct((rows, lengths[0]), np.int32, sharding=sharding)
+        return _decoder(model, made.mesh, lengths[1]).lower(made.like.params, tokens)
+    fields = batches.fields(*lengths, k_out, model.config.vocab_size)
+    if model.decoder_only:
+        fields = batches.decoder_only_fields(sum(lengths), k_out, model.config.vocab_size)
+    batch = {
+        field: jax.ShapeDtypeStruct((rows, *one.shape), one.dtype, sharding=sharding)
+        for field, one in fields.items()
+    }
+    step: Any = made.train_step if name == "train" else made.eval_step
+    return step.lower(made.like if name == "train" else made.like.params, batch)
+
+
+def _decoder(model: Model, mesh: Mesh, max_length: int) -> Any:
+    def decode(params: Any, tokens: jax.Array) -> jax.Array:
+        with activations.sharded(mesh, partitioning.ACTIVATION_RULES):
+            return evaluate._decode(model, _EOS, max_length, params, tokens)
+
+    return jax.jit(decode)
+
+
+def estimate(
+    chip: chips.Chip | None,
+    flops: float,
+    memory_bytes: float,
+    traffic: Mapping[str, hlo.Traffic],
+) -> Estimate:
+    """Returns what each resource alone would take.
+
+    Args:
+      chip: what one can do; None for one that is not in the table.
+      flops: on a chip.
+      memory_bytes: read and written on a chip.
+      traffic: an all-reduce passes the links twice, the others once.
+    """
+    if chip is None:
+        return {}
+    moved = {kind: _PASSES.get(kind, 1) * one.bytes for kind, one in traffic.items()}
+    between = moved.pop(hlo.BETWEEN_SLICES, 0)
+    found = {
+        "arithmetic": flops / chip.flops,
+        "memory": memory_bytes / chip.memory_bandwidth,
+        "links": sum(moved.values()) / chip.link_bandwidth,
+    }
+    if between and chip.network_bandwidth:
+        found["network"] = between / chip.network_bandwidth
+    return found
+
+
+def decoding_estimates(
+    model: Model,
+    mesh: Mesh,
+    chip: chips.Chip | None,
+    rows: int,
+    lengths: tuple[int, int],
+    peak_bytes: int,
+    before: Mapping[str, hlo.Traffic],
+    per_token: Mapping[str, hlo.Traffic],
+) -> dict[str, Estimate]:
+    """Returns estimates of reading the inputs, once, and of one token of every row.
+
+    A token reads all weights that it is multiplied with, and the cache.
+
+    Args:
+      model: the student.
+      mesh: weights are split along `fsdp` and `model`, the cache along all three axes.
+      chip: as in `estimate`.
+      rows: of the batch.
+      lengths: of the inputs, and tokens of an answer at most.
+      peak_bytes: on a chip; taken to be read once and written once for the inputs.
+      before: traffic of a run that decodes no token.
+      per_token: traffic of one.
+    """
+    work, count = model.decoding_flops(*lengths), mesh.devices.size
+    weights = work.weights * jnp.dtype(model.config.dtype).itemsize * mesh.shape["data"]
+    read = (weights + _cache_bytes(model, rows, lengths)) / count
+    return {
+        "inputs": estimate(chip, rows * work.inputs / count, 2 * peak_bytes, before),
+        "token": estimate(chip, rows * work.token / count, read, per_token),
+    }
+
+
+def _each(
+    before: Mapping[str, hlo.Traffic], longest: Mapping[str, hlo.Traffic], count: int
+) -> dict[str, hlo.Traffic]:
+    """Returns the traffic of one of `count` tokens, from that of a run without and with them."""
+    nothing = hlo.Traffic(0, 0)
+    found = {}
+    for kind, whole in longest.items():
+        parts = zip(whole, before.get(kind, nothing), strict=True)
+        found[kind] = hlo.Traffic(*((with_them - without) // count for with_them, without in parts))
+    return found
+
+
+def _cache_bytes(model: Model, rows: int, lengths: tuple[int, int]) -> int:
+    inputs, most = lengths
+    cache = jax.eval_shape(
+        lambda key, tokens: model.init_cache(model.init(key), tokens, most),
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((rows, inputs), np.int32),
+    )
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache))
