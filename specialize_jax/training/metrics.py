@@ -153,11 +153,12 @@ class MetricsFile:
 
 def _append(path: epath.Path, text: str) -> None:
     """Adds to a local file, all or nothing: a full disk takes a part, which is cut off again."""
-    with path.open("ab") as file:
+    left = memoryview(text.encode())
+    with open(path, "ab", buffering=0) as file:  # what a buffer kept would be written later on
         length = file.tell()
         try:
-            file.write(text.encode())
-            file.flush()
+            while left:
+                left = left[file.write(left) :]
         except OSError:
             os.ftruncate(file.fileno(), length)
             raise
