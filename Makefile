@@ -30,7 +30,7 @@ FIND_PYTHON = python=; for name in $(or $(PYTHON3),python3 python3.13 python3.12
     echo "No Python of the wanted version (from 3.11, below 3.$(1)) among: $(or $(PYTHON3),python3 python3.13 python3.12 python3.11)." >&2; \
     echo "Install one (Debian, Ubuntu: apt install python3 python3-venv), or name it: make PYTHON3=/path/to/python3.11" >&2; exit 1; fi
 
-.PHONY: help venv quickstart test lint lock test-oldest test-beam clean
+.PHONY: help venv quickstart test test-long lint lock test-oldest test-beam clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -65,6 +65,9 @@ $(LIBTPU)/.installed: constraints.txt $(VENV)/.installed
 
 test: lint $(LIBTPU)/.installed  ## lint, types, and every test
 	@$(TEST_ENV) $(PYTHON) $(PYTEST)
+
+test-long: venv  ## the tests that take minutes: kill -9 at twenty random moments
+	@$(TEST_ENV) $(PYTHON) -m pytest -m long -s $(PYTEST_ARGS)
 
 lint: venv  ## ruff and mypy
 	@$(PYTHON) -m ruff check .

@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from specialize_jax import losses
-from specialize_jax.apps import evaluate, program
-from specialize_jax.models import Model, activations
+from specialize_jax.apps import answering, program
+from specialize_jax.models import Model
 from specialize_jax.schemas import batches
 from specialize_jax.training import chips, hlo, partitioning
 
@@ -146,7 +146,8 @@ def _lowered(
     sharding = partitioning.batch_sharding(made.mesh)
     if name == "decode":
         tokens = jax.ShapeDtypeStruct((rows, lengths[0]), np.int32, sharding=sharding)
-        return _decoder(model, made.mesh, lengths[1]).lower(made.like.params, tokens)
+        decode: Any = answering.greedy_decoder(model, _EOS, lengths[1], mesh=made.mesh)
+        return decode.lower(made.like.params, tokens)
     fields = batches.fields(*lengths, k_out, model.config.vocab_size)
     if model.decoder_only:
         fields = batches.decoder_only_fields(sum(lengths), k_out, model.config.vocab_size)
@@ -156,14 +157,6 @@ def _lowered(
     }
     step: Any = made.train_step if name == "train" else made.eval_step
     return step.lower(made.like if name == "train" else made.like.params, batch)
-
-
-def _decoder(model: Model, mesh: Mesh, max_length: int) -> Any:
-    def decode(params: Any, tokens: jax.Array) -> jax.Array:
-        with activations.sharded(mesh, partitioning.ACTIVATION_RULES):
-            return evaluate._decode(model, _EOS, max_length, params, tokens)
-
-    return jax.jit(decode)
 
 
 def estimate(

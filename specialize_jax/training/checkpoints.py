@@ -17,6 +17,7 @@ Arrays and manifest are written while training goes on.
 import concurrent.futures
 import contextlib
 import shutil
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -120,6 +121,7 @@ class Checkpoints:
         )
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._saving: concurrent.futures.Future[None] | None = None
+        self._failed = ""  # the step that could not be written
 
     def __enter__(self) -> Self:
         return self
@@ -249,9 +251,13 @@ class Checkpoints:
             self.wait()
         finally:
             self._thread.shutdown()
-            with contextlib.suppress(Exception):  # Orbax repeats what `wait` raised
+            # After a failed save Orbax repeats what was raised already, and may write on till here.
+            quiet = contextlib.suppress(*([Exception] if self._failed else []))
+            with quiet:
                 self._manager.wait_until_finished()
-            self._manager.close()
+            with quiet:
+                self._manager.close()
+            self._clear(self._failed)
 
     @contextlib.contextmanager
     def _writing(self, step: int, size: int) -> Iterator[None]:
@@ -260,7 +266,8 @@ class Checkpoints:
             with disk.writing(f"the checkpoint of step {step}", self.folder, needed=size):
                 yield
         except CheckpointError:
-            self._clear(str(step))
+            self._failed = str(step)
+            self._clear(self._failed)
             raise
 
     def _finish(self, step: int, size: int) -> None:
@@ -275,7 +282,7 @@ class Checkpoints:
         """Removes what is removed by name only, and what is unfinished of a step or of all."""
         if jax.process_index() == 0 and manifest.is_for(self.folder):
             for path in [*self.folder.glob(step + _UNFINISHED), self.folder / _REMOVED]:
-                shutil.rmtree(path, ignore_errors=True)  # space is lost, and no more
+                _remove(path)
 
     def _restore(self, step: int, like: TrainState) -> Restored:
         check_manifest(self.folder / str(step))
@@ -339,6 +346,15 @@ def prepare(folder: epath.PathLike) -> epath.Path:
         except SchemaError as error:
             raise CheckpointError(f"Cannot write checkpoints to {folder}: {error}") from error
     return folder
+
+
+def _remove(path: epath.Path) -> None:
+    """Removes a folder that others may still be writing to; if it stays, the next run does."""
+    for _ in range(20):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(0.05)
 
 
 def _all_but_params(state: TrainState) -> dict[str, Any]:

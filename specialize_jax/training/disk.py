@@ -28,7 +28,7 @@ def writing(what: str, path: epath.PathLike, *, needed: int | None = None) -> It
     Args:
       what: is written, as "the checkpoint of step 8".
       path: where to.
-      needed: its bytes, where known.
+      needed: bytes of the values in it, uncompressed, where known.
 
     Raises:
       CheckpointError: instead of any other exception. One from inside passes as it is.
@@ -39,12 +39,12 @@ def writing(what: str, path: epath.PathLike, *, needed: int | None = None) -> It
         raise
     except Exception as error:  # tensorstore and Orbax raise what they like
         said = reason(error)
-        size = "" if needed is None else f"; it needs up to {needed:,} bytes"
-        free = "" if said is None else f", {_free(path)} are free there"
+        size = "" if needed is None else f"; it has {needed:,} bytes of values"
+        free = "" if said is None else f"; {_free(path)} are free there"
         why = said or f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
         raise CheckpointError(
             f"Cannot write {what} to {path}: {why}{size}{free}. What was complete before is kept: "
-            "mend it, and the same command goes on from there."
+            "mend this, and the same command goes on from there."
         ) from error
 
 

@@ -16,6 +16,9 @@ from etils import epath
 from specialize_jax.schemas import Format, folders
 from specialize_jax.training import disk
 
+TIMED = ("time", "steps_per_second", "tokens_per_second", "mfu")
+"""Names in a line that differ between two runs of the same settings."""
+
 FORMATS = tuple(Format(number).label for number in Format)
 
 
@@ -166,11 +169,12 @@ class MetricsFile:
 
 def _append(path: epath.Path, text: str) -> None:
     """Adds to a local file, all or nothing: a full disk takes a part, which is cut off again."""
-    with path.open("ab") as file:
+    left = memoryview(text.encode())
+    with open(path, "ab", buffering=0) as file:  # what a buffer kept would be written later on
         length = file.tell()
         try:
-            file.write(text.encode())
-            file.flush()
+            while left:
+                left = left[file.write(left) :]
         except OSError:
             os.ftruncate(file.fileno(), length)
             raise

@@ -121,11 +121,7 @@ def test_training_is_the_same_with_and_without(tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, with_, without)
     lines, others = (
         [
-            {
-                k: v
-                for k, v in line.items()
-                if k not in ("time", "tokens_per_second", "steps_per_second")
-            }
+            {k: v for k, v in line.items() if k not in metrics.TIMED}
             for line in metrics.read(tmp_path / name / "metrics.jsonl")
         ]
         for name in ("with", "without")

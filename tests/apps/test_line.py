@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from specialize_jax.schemas import Format, folders
-from specialize_jax.training import checkpoints
+from specialize_jax.training import checkpoints, metrics
 from tests.apps.line import FIXTURES, gin, run, write_data
 from tests.fixtures import world
 
@@ -223,12 +223,7 @@ def test_kill_nine_and_the_same_command_again_give_the_same_parameters(line, tmp
     def values(folder):
         rows = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
         return [
-            {
-                k: v
-                for k, v in r.items()
-                if k not in ("time", "tokens_per_second", "steps_per_second")
-                and not k.startswith("accuracy/")
-            }
+            {k: v for k, v in r.items() if k not in metrics.TIMED and not k.startswith("accuracy/")}
             for r in rows
         ]
 

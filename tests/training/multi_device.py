@@ -1,5 +1,10 @@
-"""Run by `test_multi_device.py` in its own process, with 8 simulated devices."""
+"""Run by `test_multi_device.py` in its own processes, with simulated devices.
 
+python -m tests.training.multi_device [MODEL_DIR STEPS]: without arguments the checks on 8 devices,
+else a run over however many devices there are.
+"""
+
+import sys
 import tempfile
 
 import jax
@@ -47,8 +52,13 @@ def _fit(fsdp: int, model: int, folder: str, steps: int):
         batch_size=toy.BATCH,
         train_steps=steps,
         mesh=mesh,
+        log_period=1,
     )
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:]:
+        _fit(jax.device_count() // 2, 2, sys.argv[1], int(sys.argv[2]))
+        print("on", jax.device_count())
+    else:
+        main()

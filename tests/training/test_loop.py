@@ -1,14 +1,9 @@
 """The whole program on a toy: exact resume, lines, stops."""
 
 import os
-import pathlib
 import signal
-import subprocess
-import sys
-import time
 
 import jax
-import numpy as np
 import pytest
 
 from specialize_jax import training
@@ -16,20 +11,6 @@ from specialize_jax.training import checkpoints, chips, metrics
 from tests.training import damage, toy
 
 STEPS = 9
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def _assert_equal(ours, expected):
-    jax.tree.map(np.testing.assert_array_equal, ours, expected)
-
-
-def _lines(model_dir):
-    """The file without what differs between any two runs."""
-    changing = ("time", "tokens_per_second", "steps_per_second")
-    return [
-        {name: value for name, value in line.items() if name not in changing}
-        for line in metrics.read(model_dir / "metrics.jsonl")
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +18,7 @@ def uninterrupted(tmp_path_factory):
     """(final state, lines) of a run that nothing stopped."""
     model_dir = tmp_path_factory.mktemp("uninterrupted")
     state = jax.device_get(toy.run(model_dir, STEPS))
-    return state, _lines(model_dir)
+    return state, toy.lines(model_dir)
 
 
 def test_a_run_saves_and_writes_lines(uninterrupted, tmp_path, capsys):
@@ -45,8 +26,8 @@ def test_a_run_saves_and_writes_lines(uninterrupted, tmp_path, capsys):
         training.make_eval_step(toy.loss_fn), lambda: [toy.batch_at(10_000)] * 2
     )
     state = toy.run(tmp_path, STEPS, eval_fn=evaluate, eval_period=4, config={"model": "toy"})
-    _assert_equal(state, uninterrupted[0])
-    lines = _lines(tmp_path)
+    toy.assert_equal(state, uninterrupted[0])
+    lines = toy.lines(tmp_path)
     splits = [(line["step"], line["split"]) for line in lines]
     train, validation = "train", "validation"
     assert splits == [(3, train), (4, validation), (6, train), (8, validation)] + [
@@ -80,8 +61,8 @@ def test_stop_and_resume_equals_an_uninterrupted_run(uninterrupted, tmp_path, st
     assert state.step == stop + 1
     assert checkpoints.latest_step(tmp_path / "checkpoints") == stop + 1
     state = toy.run(tmp_path, STEPS, start=_never)
-    _assert_equal(state, uninterrupted[0])
-    assert _lines(tmp_path) == uninterrupted[1]
+    toy.assert_equal(state, uninterrupted[0])
+    assert toy.lines(tmp_path) == uninterrupted[1]
 
 
 def _never():
@@ -91,34 +72,8 @@ def _never():
 def test_a_finished_run_is_not_trained_further(uninterrupted, tmp_path):
     toy.run(tmp_path, STEPS)
     state = toy.run(tmp_path, STEPS, start=_never, batches=_never)
-    _assert_equal(state, uninterrupted[0])
-    assert _lines(tmp_path) == uninterrupted[1]
-
-
-def test_kill_9_and_resume_equals_an_uninterrupted_run(uninterrupted, tmp_path):
-    arguments = [sys.executable, "-m", "tests.training.toy", str(tmp_path), "100000"]
-    process = subprocess.Popen(
-        arguments,
-        cwd=_ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while checkpoints.latest_step(tmp_path / "checkpoints") is None:
-            assert process.poll() is None, "the run ended by itself"
-            assert time.monotonic() < deadline, "no checkpoint within a minute"
-            time.sleep(0.002)
-    finally:
-        process.kill()
-        process.wait()
-    reached = checkpoints.latest_step(tmp_path / "checkpoints")
-    goal = reached + 3
-    resumed = toy.run(tmp_path, goal, start=_never)
-    assert resumed.step == goal
-    whole = toy.run(tmp_path / "whole", goal)
-    _assert_equal(resumed, whole)
-    assert _lines(tmp_path) == _lines(tmp_path / "whole")
+    toy.assert_equal(state, uninterrupted[0])
+    assert toy.lines(tmp_path) == uninterrupted[1]
 
 
 @damage.noisy
@@ -128,8 +83,8 @@ def test_a_damaged_last_checkpoint_costs_only_its_steps(uninterrupted, tmp_path)
     with pytest.warns(UserWarning, match="checkpoints/9 is damaged"):
         state = toy.run(tmp_path, STEPS, start=_never)
     damage.wait_for_noise()
-    _assert_equal(state, uninterrupted[0])
-    assert _lines(tmp_path) == uninterrupted[1]
+    toy.assert_equal(state, uninterrupted[0])
+    assert toy.lines(tmp_path) == uninterrupted[1]
 
 
 def test_other_data_on_resume_is_an_error(tmp_path):
@@ -158,6 +113,30 @@ def test_lines_say_the_share_of_the_peak_where_it_is_known(tmp_path, monkeypatch
     last = [line for line in metrics.read(tmp_path / "metrics.jsonl") if line.get("mfu")][-1]
     assert 0 < last["mfu"] < 1
     assert f"MFU {last['mfu']:.1%}" in capsys.readouterr().err
+
+
+def test_the_best_and_the_newest_are_kept(tmp_path):
+    keep = checkpoints.Keep(last=1, best=1)
+    options = {"eval_fn": toy.evaluate(), "eval_period": 2, "keep": keep, "save_first": True}
+    toy.run(tmp_path, STEPS, **options, save_period=4)
+    losses = {v["step"]: v["loss"] for v in toy.lines(tmp_path) if v["split"] == "validation"}
+    best = min((4, 8, 9), key=losses.get)
+    # The start has no held-out loss, and is there to be compared with.
+    assert checkpoints.all_steps(tmp_path / "checkpoints") == sorted({0, best, 9})
+
+
+def test_what_the_best_are_told_by_has_to_be_there(tmp_path):
+    best = checkpoints.Keep(best=1)
+    with pytest.raises(ValueError, match="told by a held-out loss; there is none"):
+        toy.run(tmp_path, STEPS, keep=best)
+    options = {"eval_fn": toy.evaluate(), "eval_period": 3}
+    with pytest.raises(ValueError, match="a multiple of eval_period, got 2 and 3; eval_period=2"):
+        toy.run(tmp_path, STEPS, keep=best, **options)
+    assert not any(tmp_path.iterdir())
+    other = checkpoints.Keep(best=1, metric="accuracy")
+    with pytest.raises(ValueError, match="'accuracy' .* held-out lines have loss, tokens"):
+        toy.run(tmp_path, STEPS, keep=other, save_period=3, **options)
+    assert checkpoints.all_steps(tmp_path / "checkpoints") == [3]
 
 
 def test_periods_have_to_be_positive(tmp_path):

@@ -1,4 +1,4 @@
-"""A toy student and its data; as a program, a run in its own process.
+"""A toy student and its data; as a program, a run in its own process, with everything on.
 
 python -m tests.training.toy MODEL_DIR TRAIN_STEPS
 """
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from specialize_jax import training
-from specialize_jax.training import optimizers, partitioning, train_state
+from specialize_jax.training import checkpoints, metrics, optimizers, partitioning, train_state
 
 VOCABULARY, WIDTH, LENGTH, BATCH, SEED = 16, 8, 6, 8, 7
 AXES = {"embed": ("vocab", "embed"), "mlp": {"in": ("embed", "mlp"), "out": ("mlp", "vocab")}}
@@ -96,6 +96,35 @@ def run(model_dir: pathlib.Path | str, train_steps: int, **options: Any) -> trai
     return training.fit(**(arguments | options))
 
 
+def evaluate(batches: int = 2) -> Any:
+    """A held-out loss over so many batches."""
+    return training.evaluator(
+        training.make_eval_step(loss_fn), lambda: (batch_at(10_000) for _ in range(batches))
+    )
+
+
+def full_run(
+    model_dir: pathlib.Path | str, train_steps: int, **options: Any
+) -> training.TrainState:
+    """As `run`, with held-out losses, and checkpoints that come and go."""
+    keep = checkpoints.Keep(last=2, period=40, best=1)
+    arguments = {"eval_fn": evaluate(), "eval_period": 2, "keep": keep, "config": {"model": "toy"}}
+    return run(model_dir, train_steps, **(arguments | options))
+
+
+def lines(model_dir: pathlib.Path) -> list[dict[str, Any]]:
+    """Those of `metrics.jsonl`, without what differs between any two runs."""
+    return [
+        {name: value for name, value in line.items() if name not in metrics.TIMED}
+        for line in metrics.read(model_dir / "metrics.jsonl")
+    ]
+
+
+def assert_equal(ours: Any, expected: Any) -> None:
+    """Bit for bit, leaf by leaf."""
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
 def on_mesh(fsdp: int, model: int, name: str = "adamw") -> Any:
     """(mesh, like, start, train_step) of a run over all devices."""
     mesh = partitioning.make_mesh(fsdp=fsdp, model=model)
@@ -109,4 +138,4 @@ def on_mesh(fsdp: int, model: int, name: str = "adamw") -> Any:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1], int(sys.argv[2]))
+    full_run(sys.argv[1], int(sys.argv[2]))
