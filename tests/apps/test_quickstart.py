@@ -48,8 +48,8 @@ def numbers(out: pathlib.Path) -> dict:
     """What a run must give again: accuracies, losses, and the settings, without paths and times."""
     value = json.loads((out / "results.json").read_text())
     lines = (out / "student" / "metrics.jsonl").read_text().splitlines()
-    metrics = [json.loads(line) for line in lines]
-    for line in metrics:
+    metric_lines = [json.loads(line) for line in lines]
+    for line in metric_lines:
         for name in metrics.TIMED:
             line.pop(name, None)
     hashes = [
