@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from specialize_jax import answers, decoding, models, tokenizers
-from specialize_jax.apps import data_dir, gin_setup, progress, provenance
+from specialize_jax.apps import data_dir, gin_setup, processes, progress, provenance
 from specialize_jax.data import formats as formats_lib
 from specialize_jax.evaluation import readers, runner, scoring
 from specialize_jax.models import Model
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Evaluates as the gin files say."""
+    processes.check_alone("evaluate")
     given = {"data": args.data_dir} if args.data_dir else {}
     gin_setup.configured(args, run, **given)()
     return 0

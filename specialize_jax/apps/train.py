@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from etils import epath
 
 from specialize_jax import convert, losses, models
 from specialize_jax.apps import dry_run as preview
-from specialize_jax.apps import gin_setup, program, provenance
+from specialize_jax.apps import gin_setup, processes, program, provenance
 from specialize_jax.data.packed import PackedRows
 from specialize_jax.models import Model
 from specialize_jax.schemas import folders
@@ -34,20 +35,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print steps, tokens, passes, memory and hours, from a few steps; write nothing",
     )
+    processes.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Trains as the gin files say; a run that SIGTERM stopped early does not count as done."""
     # Packing imports TensorFlow: in a process of its own, with the same gin files.
     pack_again = functools.partial(_pack, gin_setup.flags(args))
-    is_done = gin_setup.configured(args, run, pack_again=pack_again, dry_run=args.dry_run)()
+    with processes.joined(args):
+        is_done = gin_setup.configured(args, run, pack_again=pack_again, dry_run=args.dry_run)()
     return 0 if is_done else 128 + signal.SIGTERM
 
 
 def _pack(arguments: list[str], out: str) -> None:
     command = [sys.executable, "-m", "specialize_jax.apps.main", "pack", *arguments, f"--out={out}"]
-    if status := subprocess.run(command).returncode:
+    # Not on the accelerator, which is this process's.
+    status = subprocess.run(command, env=os.environ | {"JAX_PLATFORMS": "cpu"}).returncode
+    if status == -signal.SIGTERM:  # sent to this process as well, which JAX may have kept alive
+        raise SystemExit(128 + signal.SIGTERM)
+    if status:
         raise ValueError(f"packing into '{out}' failed with status {status}")
+
+
+def _pack_once(pack: Callable[[str], None], out: str) -> None:
+    if folders.schema_of(out) is None:
+        pack(out)
 
 
 def run(
@@ -136,8 +148,8 @@ def run(
     folder = epath.Path(model_dir) if dry_run else folders.make_folder(model_dir)
     if packed_dir is None:
         packed_dir = str(folder / "packed")
-        if folders.schema_of(packed_dir) is None and pack_again is not None and not dry_run:
-            pack_again(packed_dir)
+        if pack_again is not None and not dry_run:
+            processes.first_alone(functools.partial(_pack_once, pack_again, packed_dir), "packed")
     if eval_steps is not None and eval_steps < 1:
         raise ValueError(f"EVAL_STEPS: expected None or at least 1, got {eval_steps}")
     rows = PackedRows(packed_dir, "train", batch_rows=batch_size, seed=seed)
@@ -200,16 +212,17 @@ def run(
         preview.show(made, rows, start(), **sizes)
         return True
 
-    tokenizer_file = rows.info["student_tokenizer"]["file"]
-    content = (epath.Path(packed_dir) / tokenizer_file).read_bytes()
-    folders.write_bytes(folder / tokenizer_file, content)
+    if processes.is_first():
+        tokenizer_file = rows.info["student_tokenizer"]["file"]
+        content = (epath.Path(packed_dir) / tokenizer_file).read_bytes()
+        folders.write_bytes(folder / tokenizer_file, content)
+        provenance.write(folder, "train", gin=True)
     eval_fn = None
     if "validation" in rows.info["splits"]:
         held_out = PackedRows(packed_dir, "validation", batch_rows=batch_size)
         eval_fn = loop.evaluator(
             made.eval_step, functools.partial(held_out.in_order, eval_steps), mesh=mesh
         )
-    provenance.write(folder, "train", gin=True)
     state = loop.fit(
         made.like,
         start,

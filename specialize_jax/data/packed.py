@@ -9,6 +9,7 @@ after the last one the first comes again, in another order.
 """
 
 import collections
+import contextlib
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from array_record.python import array_record_module
 from etils import epath
 from grain import sources
 
+from specialize_jax.data import local_copies
 from specialize_jax.data.packing import Lengths, Row
 from specialize_jax.schemas import Format, Kind, SchemaError, batches, folders
 
@@ -70,20 +72,15 @@ def write_part(
       The part's entry for the info file.
     """
     path = epath.Path(path)
-    temporary = path.parent / f".{path.name}.tmp"
     before = counts.rows
-    writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1,zstd:3")
-    try:
-        for row in rows:
-            writer.write(batches.encode_row(row, layout))
-            counts.add(row)
-    except BaseException:
-        writer.close()
-        temporary.unlink()
-        raise
-    writer.close()
-    temporary.replace(path)
-    return folders.part_entry(path, counts.rows - before)
+    with local_copies.written(path) as temporary:
+        writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1,zstd:3")
+        with contextlib.closing(writer):
+            for row in rows:
+                writer.write(batches.encode_row(row, layout))
+                counts.add(row)
+        entry = folders.part_entry(temporary, counts.rows - before)
+    return {**entry, "file": path.name}
 
 
 class PackedRows:
@@ -105,7 +102,8 @@ class PackedRows:
         """Opens a split.
 
         Args:
-          folder: a folder that `specialize-jax pack` wrote.
+          folder: a folder that `specialize-jax pack` wrote; what lies in a bucket is copied here,
+            see `local_copies`.
           split: "train" or "validation".
           batch_rows: rows of the global batch.
           seed: of the order.
@@ -121,9 +119,7 @@ class PackedRows:
         entries = [entry for entry in self.info["shards"] if entry["split"] == split]
         if not entries:
             raise SchemaError(f"'{folder}' has no split '{split}'; choices: {', '.join(splits)}")
-        paths = [epath.Path(folder) / entry["file"] for entry in entries]
-        for path, entry in zip(paths, entries, strict=True):
-            folders.check_hash(path, entry)
+        paths = [local_copies.checked(folder, entry) for entry in entries]
         self._epochs = [sources.ArrayRecordDataSource([str(path)]) for path in paths]
         self._sizes = np.array([len(epoch) for epoch in self._epochs])
         if not self._sizes.all():

@@ -101,7 +101,7 @@ class Checkpoints:
           data_state: where the data stands, plain values: `{"seed", "epoch", "index"}`.
           window: `metrics.Window.to_json()`.
         """
-        step = int(state.step)
+        step = int(jax.device_get(state.step))
         if step in self._manager.all_steps():
             return
         # Not before: by now what was there, if anything, has been restored into this model.

@@ -1,6 +1,8 @@
 """The training program: restore or start, then steps, lines, held-out losses and checkpoints."""
 
+import contextlib
 import datetime
+import functools
 import signal
 import sys
 import threading
@@ -15,11 +17,12 @@ from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from specialize_jax.training import checkpoints, chips, metrics, partitioning
+from specialize_jax.training import checkpoints, chips, metrics, partitioning, prefetch
 from specialize_jax.training.step import EvalStep, TrainStep
 from specialize_jax.training.train_state import TrainState
 
 Batch = Mapping[str, np.ndarray]
+_STARVED = 0.05  # of the time spent waiting for data: from there on a person is told
 
 
 class NotFiniteError(FloatingPointError):
@@ -59,7 +62,7 @@ def fit(
       model_dir: checkpoints go to `checkpoints/` in it, lines to `metrics.jsonl`.
       batches: global index of the first row -> batches from there on, of the rows that this host's
         devices hold (`partitioning.local_rows`; all of them without a mesh). It has to last until
-        `train_steps`.
+        `train_steps`. A thread calls it ahead of the steps.
       data_state: global index of the next row -> what is stored with a checkpoint,
         `{"seed", "epoch", "index"}`. A pure function of the index; on resume it must give what was
         stored, or the data is not the data of this run.
@@ -70,7 +73,8 @@ def fit(
       save_first: whether the state is saved before the first step too, to be scored beside the
         later ones.
       log_period: steps between lines; metrics are fetched from the device once for each line and
-        each checkpoint.
+        each checkpoint. A line's `data_wait` is the share of its steps' time in which the next
+        batch was waited for.
       eval_fn: state -> values for a line of split "validation"; see `evaluator`.
       eval_period: steps between its calls; it is also called at the last step.
       max_to_keep: see `checkpoints.Checkpoints`.
@@ -96,12 +100,13 @@ def fit(
     with (
         checkpoints.Checkpoints(folder, max_to_keep=max_to_keep, config=config) as saved,
         _StopSignal() as stop,
+        contextlib.ExitStack() as opened,
     ):
         # Restore or start.
         restored = saved.restore_latest(like)
         state = start() if restored is None else restored.state
         window = metrics.Window(None if restored is None else restored.window)
-        step = int(state.step)
+        step = int(jax.device_get(state.step))
         if restored is not None:
             _check_same_data(restored.data_state, data_state(step * batch_size), step)
         lines = metrics.MetricsFile(model_dir / "metrics.jsonl", write=is_first_host)
@@ -115,17 +120,16 @@ def fit(
         pending: list[tuple[int, Any]] = []
         clock = _Clock()
         rows = batches(step * batch_size) if step < train_steps else iter(())
+        place = functools.partial(_place, mesh=mesh, batch_rows=batch_size)
+        placed = opened.enter_context(prefetch.Prefetch(rows, place))
         while step < train_steps and not stop.requested(step):
-            batch = _next_batch(rows, step, train_steps)
-            placed: Mapping[str, Any] = batch
-            if mesh is not None:
-                placed = partitioning.shard_batch(batch, mesh, batch_rows=batch_size)
-            state, step_metrics = train_step(state, placed)
+            batch = _next_batch(placed, step, train_steps)
+            state, step_metrics = train_step(state, batch)
             step += 1
             pending.append((step, step_metrics))
             if not clock.running:  # the first step compiles: its time says nothing
                 jax.block_until_ready(step_metrics)
-                clock.start()
+                clock.start(placed.waited)
             else:
                 clock.steps += 1
 
@@ -135,12 +139,13 @@ def fit(
             is_save = is_last or step % save_period == 0
             if is_line or is_eval or is_save:
                 _fetch(pending, window)
-                clock.stop()
+                clock.stop(placed.waited)
             if is_line:
                 values = window.summary(group_names)
                 rate = clock.steps_per_second()
                 values["tokens_per_second"] = rate and rate * values["tokens"] / window.steps
                 values |= _utilization(rate, step_flops)
+                values["data_wait"] = clock.share_waited()
                 lines.append(step, "train", values)
                 if is_first_host:
                     print(_progress(step, train_steps, values, rate), file=sys.stderr)
@@ -151,7 +156,7 @@ def fit(
             if is_save:
                 stored = data_state(step * batch_size)
                 saved.save(state, data_state=stored, window=window.to_json())
-            clock.start()
+            clock.start(placed.waited)
 
         # Stopped early: keep what is done.
         if step < train_steps:
@@ -184,15 +189,23 @@ def evaluator(
 
     def evaluate(state: TrainState) -> dict[str, float | None]:
         sums = []
-        for batch in batches():
-            placed = dict(batch) if mesh is None else partitioning.shard_batch(batch, mesh)
-            sums.append(eval_step(state.params, placed))
+        place = functools.partial(_place, mesh=mesh, batch_rows=None)
+        with prefetch.Prefetch(iter(batches()), place) as ready:
+            for batch in ready:
+                sums.append(eval_step(state.params, batch))
         window = metrics.Window()
         for one in jax.device_get(sums):
             window.add(one)
         return window.summary(group_names)
 
     return evaluate
+
+
+def _place(batch: Batch, *, mesh: Mesh | None, batch_rows: int | None) -> Mapping[str, jax.Array]:
+    """A batch on its devices. Explicitly, so that a guard against hidden transfers can be on."""
+    if mesh is None:
+        return jax.device_put(dict(batch))
+    return partitioning.shard_batch(batch, mesh, batch_rows=batch_rows)
 
 
 class _StopSignal:
@@ -223,24 +236,29 @@ class _Clock:
 
     def __init__(self) -> None:
         self.steps = 0
-        self._seconds = 0.0
-        self._since: float | None = None
+        self._seconds = self._waited = 0.0
+        self._since: tuple[float, float] | None = None
 
     @property
     def running(self) -> bool:
         return self._since is not None
 
-    def start(self) -> None:
+    def start(self, waited: float) -> None:
+        """Goes on; `waited` are the seconds that the run has waited for data so far."""
         if self._since is None:
-            self._since = time.perf_counter()
+            self._since = (time.perf_counter(), waited)
 
-    def stop(self) -> None:
+    def stop(self, waited: float) -> None:
         if self._since is not None:
-            self._seconds += time.perf_counter() - self._since
+            self._seconds += time.perf_counter() - self._since[0]
+            self._waited += waited - self._since[1]
             self._since = None
 
     def steps_per_second(self) -> float | None:
         return self.steps / self._seconds if self.steps and self._seconds else None
+
+    def share_waited(self) -> float | None:
+        return self._waited / self._seconds if self.steps and self._seconds else None
 
 
 def _utilization(rate: float | None, step_flops: int | None) -> dict[str, float]:
@@ -260,6 +278,8 @@ def _progress(
     parts.append(f"{_number(values['tokens_per_second'], ',.0f')} tokens/s")
     if values.get("mfu") is not None:
         parts.append(f"MFU {_number(values['mfu'], '.1%')}")
+    if (values["data_wait"] or 0) >= _STARVED:
+        parts.append(f"waited for data {values['data_wait']:.0%}")
     if rate is not None:
         left = datetime.timedelta(seconds=round((train_steps - step) / rate))
         parts.append(f"{left} left")
@@ -282,7 +302,9 @@ def _fetch(pending: list[tuple[int, Any]], window: metrics.Window) -> None:
     pending.clear()
 
 
-def _next_batch(rows: Iterator[Batch], step: int, train_steps: int) -> Batch:
+def _next_batch(
+    rows: Iterator[Mapping[str, jax.Array]], step: int, train_steps: int
+) -> Mapping[str, jax.Array]:
     try:
         return next(rows)
     except StopIteration:
