@@ -15,6 +15,7 @@ from specialize_jax.apps import (
     data_dir,
     evaluation_sets,
     gin_setup,
+    processes,
     progress,
     provenance,
 )
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Evaluates as the gin files say."""
+    processes.check_alone("evaluate")
     given = {"data": args.data_dir} if args.data_dir else {}
     gin_setup.configured(args, run, **given)()
     return 0

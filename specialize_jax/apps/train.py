@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,15 @@ import jax
 from etils import epath
 
 from specialize_jax import convert, losses, models, tokenizers, training
-from specialize_jax.apps import data_dir, evaluation_sets, gin_setup, program, provenance, questions
+from specialize_jax.apps import (
+    data_dir,
+    evaluation_sets,
+    gin_setup,
+    processes,
+    program,
+    provenance,
+    questions,
+)
 from specialize_jax.apps import dry_run as preview
 from specialize_jax.apps import held_out as held_out_accuracy
 from specialize_jax.apps.tensorboard import EventsWriter
@@ -38,31 +47,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print steps, tokens, passes, memory and hours, from a few steps; write nothing",
     )
     data_dir.add_argument(parser)
+    processes.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Trains as the gin files say; a run that SIGTERM stopped early does not count as done."""
     # Packing imports TensorFlow: in a process of its own, with the same gin files.
     pack_again = functools.partial(_pack, gin_setup.flags(args))
-    train = gin_setup.configured(args, run, pack_again=pack_again, dry_run=args.dry_run)
-    # Of `evaluate`, whose gin file a run may do without.
-    sets = evaluation_sets.Sets(
-        gin_setup.macro("EVAL_SETS") or (),
-        gin_setup.macro("EVAL_SETS_MODULE"),
-        args.data_dir or gin_setup.macro("DATA_DIR"),
-    )
-    try:
-        is_done = train(sets=sets)
-    except stopping.Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        is_done = False
+    with processes.joined(args):
+        train = gin_setup.configured(args, run, pack_again=pack_again, dry_run=args.dry_run)
+        # Of `evaluate`, whose gin file a run may do without.
+        sets = evaluation_sets.Sets(
+            gin_setup.macro("EVAL_SETS") or (),
+            gin_setup.macro("EVAL_SETS_MODULE"),
+            args.data_dir or gin_setup.macro("DATA_DIR"),
+        )
+        try:
+            is_done = train(sets=sets)
+        except stopping.Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            is_done = False
     return 0 if is_done else 128 + signal.SIGTERM
 
 
 def _pack(arguments: list[str], out: str) -> None:
     command = [sys.executable, "-m", "specialize_jax.apps.main", "pack", *arguments, f"--out={out}"]
-    if status := subprocess.run(command).returncode:
+    # Not on the accelerator, which is this process's.
+    status = subprocess.run(command, env=os.environ | {"JAX_PLATFORMS": "cpu"}).returncode
+    if status == -signal.SIGTERM:  # sent to this process as well, which JAX may have kept alive
+        raise SystemExit(128 + signal.SIGTERM)
+    if status:
         raise ValueError(f"packing into '{out}' failed with status {status}")
+
+
+def _pack_once(pack: Callable[[str], None], out: str) -> None:
+    if folders.schema_of(out) is None:
+        pack(out)
 
 
 def run(
@@ -179,8 +199,8 @@ def run(
     folder = epath.Path(model_dir) if dry_run else folders.make_folder(model_dir)
     if packed_dir is None:
         packed_dir = str(folder / "packed")
-        if folders.schema_of(packed_dir) is None and pack_again is not None and not dry_run:
-            pack_again(packed_dir)
+        if pack_again is not None and not dry_run:
+            processes.first_alone(functools.partial(_pack_once, pack_again, packed_dir), "packed")
     keep = checkpoints.Keep(
         checkpoints_to_keep,
         checkpoint_keep_period,
@@ -259,9 +279,11 @@ def run(
         return True
 
     tokenizer_file = rows.info["student_tokenizer"]["file"]
-    content = (epath.Path(packed_dir) / tokenizer_file).read_bytes()
-    folders.write_bytes(folder / tokenizer_file, content)
-    evaluation_sets.keep_record(folder, trained_on)
+    if processes.is_first():
+        content = (epath.Path(packed_dir) / tokenizer_file).read_bytes()
+        folders.write_bytes(folder / tokenizer_file, content)
+        evaluation_sets.keep_record(folder, trained_on)
+        provenance.write(folder, "train", gin=True)
     eval_fn = None
     if "validation" in rows.info["splits"]:
         validation = PackedRows(packed_dir, "validation", batch_rows=batch_size)
@@ -270,7 +292,7 @@ def run(
         )
         accuracy = held_out_accuracy.from_settings(
             model,
-            tokenizers.load(folder / tokenizer_file),
+            tokenizers.load(epath.Path(packed_dir) / tokenizer_file),
             held_out,
             rows.info,
             count=accuracy_questions,
@@ -280,7 +302,6 @@ def run(
         def eval_fn(state: TrainState) -> dict[str, float | None]:
             return held_out_loss(state) | accuracy(state.params)
 
-    provenance.write(folder, "train", gin=True)
     state = training.fit(
         made.like,
         start,

@@ -11,6 +11,7 @@ after the last one the first comes again, in another order.
 """
 
 import collections
+import contextlib
 import functools
 import hashlib
 import json
@@ -22,6 +23,7 @@ from array_record.python import array_record_module
 from etils import epath
 from grain import sources
 
+from specialize_jax.data import local_copies
 from specialize_jax.data.packing import EXAMPLE_IDS, Lengths, Row
 from specialize_jax.schemas import Kind, SchemaError, batches, folders
 
@@ -73,24 +75,19 @@ def write_part(
       there where all rows have them.
     """
     path = epath.Path(path)
-    temporary = path.parent / f".{path.name}.tmp"
     before = counts.rows
     ids: list[list[str] | None] = []
-    writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1,zstd:3")
-    try:
-        for row in rows:
-            writer.write(batches.encode_row(row, layout))
-            counts.add(row)
-            ids.append(row[EXAMPLE_IDS].tolist() if EXAMPLE_IDS in row else None)
-    except BaseException:
-        writer.close()
-        temporary.unlink()
-        raise
-    writer.close()
-    temporary.replace(path)
-    entry = folders.part_entry(path, counts.rows - before)
+    with local_copies.written(path) as temporary:
+        writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1,zstd:3")
+        with contextlib.closing(writer):
+            for row in rows:
+                writer.write(batches.encode_row(row, layout))
+                counts.add(row)
+                ids.append(row[EXAMPLE_IDS].tolist() if EXAMPLE_IDS in row else None)
+        entry = folders.part_entry(temporary, counts.rows - before)
+    entry["file"] = path.name
     if None not in ids:
-        beside = path.with_name(f"{path.stem}.examples.jsonl")
+        beside = path.parent / f"{path.stem}.examples.jsonl"
         text = "".join(json.dumps(names) + "\n" for names in ids)
         folders.write_bytes(beside, text.encode())
         entry["examples"] = folders.part_entry(beside, len(ids))
@@ -116,7 +113,8 @@ class PackedRows:
         """Opens a split.
 
         Args:
-          folder: a folder that `specialize-jax pack` wrote.
+          folder: a folder that `specialize-jax pack` wrote; what lies in a bucket is copied here,
+            see `local_copies`.
           split: "train" or "validation".
           batch_rows: rows of the global batch.
           seed: of the order.
@@ -134,9 +132,7 @@ class PackedRows:
             raise SchemaError(f"'{folder}' has no split '{split}'; choices: {', '.join(splits)}")
         self._names: dict[int, list[list[str]]] = {}
         self._folder, self._entries = epath.Path(folder), entries
-        paths = [epath.Path(folder) / entry["file"] for entry in entries]
-        for path, entry in zip(paths, entries, strict=True):
-            folders.check_hash(path, entry)
+        paths = [local_copies.checked(folder, entry) for entry in entries]
         self._epochs = [sources.ArrayRecordDataSource([str(path)]) for path in paths]
         self._sizes = np.array([len(epoch) for epoch in self._epochs])
         if not self._sizes.all():

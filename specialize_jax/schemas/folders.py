@@ -190,10 +190,15 @@ def check_hash(path: epath.Path, entry: dict[str, Any]) -> None:
         raise SchemaError(f"'{path.parent}': part '{path.name}' is missing")
     found = sha256(path)
     if found != entry["sha256"]:
-        raise SchemaError(
-            f"'{path}': SHA-256 mismatch, expected {entry['sha256'][:16]}…, got {found[:16]}… "
-            f"({path.stat().length} bytes): the file was changed or cut after it was written"
-        )
+        raise hash_mismatch(path, entry, found)
+
+
+def hash_mismatch(path: epath.Path, entry: dict[str, Any], found: str) -> SchemaError:
+    """Returns the error of a part file whose SHA-256 is another."""
+    return SchemaError(
+        f"'{path}': SHA-256 mismatch, expected {entry['sha256'][:16]}…, got {found[:16]}… "
+        f"({path.stat().length} bytes): the file was changed or cut after it was written"
+    )
 
 
 def read_table(path: epath.PathLike, schema: pa.Schema) -> pa.Table:

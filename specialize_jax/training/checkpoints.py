@@ -161,7 +161,7 @@ class Checkpoints:
           ValueError: `scores` lack what `keep` goes by; the checkpoint is saved all the same.
         """
         self.wait()
-        step = int(state.step)
+        step = int(jax.device_get(state.step))
         if step in self._manager.all_steps():
             return
         self.know_scores({step: scores} if scores else {})

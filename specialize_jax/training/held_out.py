@@ -1,5 +1,6 @@
 """The held-out split: its loss, and when it is due."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from specialize_jax.training import metrics, partitioning, stopping
+from specialize_jax.training import metrics, partitioning, prefetch, stopping
 from specialize_jax.training.step import EvalStep
 from specialize_jax.training.train_state import TrainState
 
@@ -37,11 +38,12 @@ def evaluator(
 
     def evaluate(state: TrainState) -> dict[str, float | None]:
         sums: list[Any] = []
-        for batch in stopping.until_stopped(batches()):
-            placed = dict(batch) if mesh is None else partitioning.shard_batch(batch, mesh)
-            sums.append(eval_step(state.params, placed))
-            if len(sums) > _AHEAD:  # what the device was given has to end before a save can begin
-                jax.block_until_ready(sums[-1 - _AHEAD])
+        place = functools.partial(partitioning.place, mesh=mesh, batch_rows=None)
+        with prefetch.Prefetch(iter(batches()), place) as ready:
+            for batch in stopping.until_stopped(ready):
+                sums.append(eval_step(state.params, batch))
+                if len(sums) > _AHEAD:  # what the device was given has to end before a save begins
+                    jax.block_until_ready(sums[-1 - _AHEAD])
         window = metrics.Window()
         for one in jax.device_get(sums):
             window.add(one)

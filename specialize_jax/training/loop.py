@@ -1,6 +1,7 @@
 """The training program: restore or start, then steps, lines, held-out losses and checkpoints."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from specialize_jax.training import (
     checkpoints,
     metrics,
     partitioning,
+    prefetch,
     profiling,
     screen,
     stopping,
@@ -64,7 +66,7 @@ def fit(
       model_dir: checkpoints go to `checkpoints/` in it, lines to `metrics.jsonl`.
       batches: global index of the first row -> batches from there on, of the rows that this host's
         devices hold (`partitioning.local_rows`; all of them without a mesh). It has to last until
-        `train_steps`.
+        `train_steps`. A thread calls it ahead of the steps.
       data_state: global index of the next row -> what is stored with a checkpoint,
         `{"seed", "epoch", "index"}`. A pure function of the index; on resume it must give what was
         stored, or the data is not the data of this run.
@@ -75,7 +77,8 @@ def fit(
       save_first: whether the state is saved before the first step too, to be scored beside the
         later ones.
       log_period: steps between lines; metrics are fetched from the device once for each line and
-        each checkpoint.
+        each checkpoint. A line's `data_wait` is the share of its steps' time in which the next
+        batch was waited for.
       eval_fn: state -> values for a line of split "validation"; see `evaluator`.
       eval_period: steps between its calls; it is also called at the last step.
       keep: see `checkpoints.Checkpoints`. The best are told by the line of split "validation" of
@@ -121,7 +124,7 @@ def fit(
         state = start() if restored is None else restored.state
         window = metrics.Window(None if restored is None else restored.window)
         watch = stops.Watch(max_loss_rise, restored and restored.window.get("watch"))
-        step = int(state.step)
+        step = int(jax.device_get(state.step))
         if restored is not None:
             _check_same_data(restored.data_state, data_state(step * batch_size), step)
         lines = metrics.MetricsFile(model_dir / "metrics.jsonl", write=is_first_host)
@@ -160,20 +163,19 @@ def fit(
         pending: list[tuple[int, Any]] = []
         clock = screen.Clock()
         rows = batches(step * batch_size) if step < train_steps else iter(())
+        place = functools.partial(partitioning.place, mesh=mesh, batch_rows=batch_size)
+        placed = at_end.enter_context(prefetch.Prefetch(rows, place))
         while step < train_steps and not stop.requested(step):
-            batch = _next_batch(rows, step, train_steps)
-            placed: Mapping[str, Any] = batch
-            if mesh is not None:
-                placed = partitioning.shard_batch(batch, mesh, batch_rows=batch_size)
+            batch = _next_batch(placed, step, train_steps)
             trace.before(step + 1, state)
-            state, step_metrics = train_step(state, placed)
+            state, step_metrics = train_step(state, batch)
             step += 1
             pending.append((step, step_metrics))
             if trace.after(step, step_metrics):  # writing it took longer than the steps
                 clock = screen.Clock()
             if not clock.running:  # the first step compiles: its time says nothing
                 jax.block_until_ready(step_metrics)
-                clock.start()
+                clock.start(placed.waited)
             else:
                 clock.steps += 1
 
@@ -184,10 +186,11 @@ def fit(
             if is_line or is_eval or is_save:
                 if bad := _fetch(pending, window):
                     raise last_words.not_finite(*bad, state)
-                clock.stop()
+                clock.stop(placed.waited)
             if is_line:
                 values, rate = window.summary(group_names), clock.steps_per_second()
                 values |= screen.speed(rate, values["tokens"] / window.steps, step_flops)
+                values["data_wait"] = clock.share_waited()
                 tell(step, "train", values)
                 window, clock = metrics.Window(), screen.Clock()
                 if watch.add(values["loss"]):
@@ -196,7 +199,7 @@ def fit(
                 held_out.run(step, state)
             if is_save:
                 save(state, step)
-            clock.start()
+            clock.start(placed.waited)
 
         # Stopped early: keep what is done.
         if step < train_steps:
@@ -225,7 +228,9 @@ def _fetch(
     return None
 
 
-def _next_batch(rows: Iterator[Batch], step: int, train_steps: int) -> Batch:
+def _next_batch(
+    rows: Iterator[Mapping[str, jax.Array]], step: int, train_steps: int
+) -> Mapping[str, jax.Array]:
     try:
         return next(rows)
     except StopIteration:

@@ -16,7 +16,7 @@ from etils import epath
 from specialize_jax.schemas import Format, folders
 from specialize_jax.training import disk
 
-TIMED = ("time", "steps_per_second", "tokens_per_second", "mfu")
+TIMED = ("time", "steps_per_second", "tokens_per_second", "mfu", "data_wait")
 """Names in a line that differ between two runs of the same settings."""
 
 FORMATS = tuple(Format(number).label for number in Format)

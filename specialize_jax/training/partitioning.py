@@ -308,6 +308,18 @@ def shard_batch(
     return placed
 
 
+def place(
+    batch: Mapping[str, np.ndarray], mesh: Mesh | None, batch_rows: int | None = None
+) -> dict[str, jax.Array]:
+    """A batch on its devices; `shard_batch` where there is a mesh, else the default device.
+
+    Explicitly, so that a guard against hidden transfers can be on.
+    """
+    if mesh is None:
+        return jax.device_put(dict(batch))
+    return shard_batch(batch, mesh, batch_rows=batch_rows)
+
+
 def _place(value: np.ndarray, rows: np.ndarray, total: int, sharding: NamedSharding) -> jax.Array:
     """`value[i]` is row `rows[i]` of `total`."""
 
@@ -316,4 +328,6 @@ def _place(value: np.ndarray, rows: np.ndarray, total: int, sharding: NamedShard
         begin = int(np.searchsorted(rows, first))
         return value[begin : begin + last - first]
 
-    return jax.make_array_from_callback((total, *value.shape[1:]), sharding, part)
+    # A transfer that is meant; JAX's guard against hidden ones does not see that by itself.
+    with jax.transfer_guard_host_to_device("allow"):
+        return jax.make_array_from_callback((total, *value.shape[1:]), sharding, part)

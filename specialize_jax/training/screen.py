@@ -10,34 +10,45 @@ import jax
 
 from specialize_jax.training import chips
 
+_STARVED = 0.05  # of the time spent waiting for data: from there on a person is told
+
 
 class Clock:
     """Times the steps since the last line, without compilation, held-out losses and saving."""
 
     def __init__(self) -> None:
         self.steps = 0
-        self._seconds = 0.0
-        self._since: float | None = None
+        self._seconds = self._waited = 0.0
+        self._since: tuple[float, float] | None = None
 
     @property
     def running(self) -> bool:
         """Whether it runs."""
         return self._since is not None
 
-    def start(self) -> None:
-        """Goes on; does nothing where it runs."""
-        if self._since is None:
-            self._since = time.perf_counter()
+    def start(self, waited: float) -> None:
+        """Goes on; does nothing where it runs.
 
-    def stop(self) -> None:
+        Args:
+          waited: seconds that the run has waited for data so far.
+        """
+        if self._since is None:
+            self._since = (time.perf_counter(), waited)
+
+    def stop(self, waited: float) -> None:
         """Stands still; does nothing where it does."""
         if self._since is not None:
-            self._seconds += time.perf_counter() - self._since
+            self._seconds += time.perf_counter() - self._since[0]
+            self._waited += waited - self._since[1]
             self._since = None
 
     def steps_per_second(self) -> float | None:
         """Returns the rate; None where no step was timed."""
         return self.steps / self._seconds if self.steps and self._seconds else None
+
+    def share_waited(self) -> float | None:
+        """Returns the share of the time in which data was waited for."""
+        return self._waited / self._seconds if self.steps and self._seconds else None
 
 
 def speed(rate: float | None, tokens: float, step_flops: int | None) -> dict[str, float | None]:
@@ -102,6 +113,8 @@ class Screen:
         yield from _terms(values, {"grad": "grad_norm", "lr": "learning_rate"}, ".3g")
         yield f"{_number(values['tokens_per_second'], ',.0f')} tokens/s"
         yield from _terms(values, {"MFU": "mfu"}, ".1%")
+        if (values.get("data_wait") or 0) >= _STARVED:
+            yield f"waited for data {values['data_wait']:.0%}"
         if rate := values["steps_per_second"]:
             left = datetime.timedelta(seconds=round((self._train_steps - step) / rate))
             yield f"{left} left"

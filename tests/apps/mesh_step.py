@@ -72,8 +72,9 @@ def _train(model: models.Model, batch: dict, devices: list, fsdp: int, parts: in
     state = made.start(None)
     if parts == 1 and fsdp > 1:
         _assert_rows_stay(made.train_step.lower(state, placed).compile().as_text(), model)
-    for _ in range(STEPS):
-        state, _ = made.train_step(state, placed)
+    with jax.transfer_guard("disallow"):  # nothing moves between host and devices unasked
+        for _ in range(STEPS):
+            state, _ = made.train_step(state, placed)
     return jax.device_get((state.params, state.opt_state))
 
 

@@ -57,7 +57,7 @@ def numbers(out: pathlib.Path) -> dict:
         for part, schema in (("records", "teacher_records"), ("aligned", "aligned_examples"))
         for entry in folders.read_info(out / part, schema)["shards"]
     ]
-    return {"families": value["families"], "metrics": metrics, "hashes": hashes}
+    return {"families": value["families"], "metrics": metric_lines, "hashes": hashes}
 
 
 def start(out: pathlib.Path) -> subprocess.Popen:

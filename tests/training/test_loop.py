@@ -1,5 +1,6 @@
 """The whole program on a toy: exact resume, lines, stops."""
 
+import itertools
 import os
 import signal
 
@@ -48,15 +49,15 @@ def test_a_run_saves_and_writes_lines(uninterrupted, tmp_path, capsys):
 @pytest.mark.parametrize("stop", [3, 4])
 def test_stop_and_resume_equals_an_uninterrupted_run(uninterrupted, tmp_path, stop):
     """One stop between two checkpoints' periods, one between two lines."""
+    steps = itertools.count()
 
-    def stopped(start):
-        for number, batch in enumerate(toy.batches(start)):
-            if number == stop:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
+    def stopped(state, batch):
+        if next(steps) == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return toy.train_step()(state, batch)
 
     before = signal.getsignal(signal.SIGTERM)
-    state = toy.run(tmp_path, STEPS, batches=stopped)
+    state = toy.run(tmp_path, STEPS, train_step=stopped)
     assert signal.getsignal(signal.SIGTERM) is before
     assert state.step == stop + 1
     assert checkpoints.latest_step(tmp_path / "checkpoints") == stop + 1
@@ -98,12 +99,16 @@ def test_data_that_ends_early_is_an_error(tmp_path):
         toy.run(tmp_path, STEPS, batches=lambda start: iter([toy.batch_at(start)]))
 
 
-def test_metrics_are_fetched_once_a_line(tmp_path, monkeypatch):
-    fetches = []
-    fetch = jax.device_get
-    monkeypatch.setattr(jax, "device_get", lambda tree: fetches.append(tree) or fetch(tree))
-    toy.run(tmp_path, 8, log_period=4, save_period=8)
-    assert [len(tree) for tree in fetches] == [4, 4]
+def test_lines_say_how_long_data_was_waited_for(tmp_path, capsys):
+    def slow(start):
+        for batch in toy.batches(start):
+            time.sleep(0.02)
+            yield batch
+
+    toy.run(tmp_path, STEPS, batches=slow)
+    shares = [line["data_wait"] for line in metrics.read(tmp_path / "metrics.jsonl")]
+    assert all(0 <= share <= 1 for share in shares) and max(shares) > 0.05
+    assert "waited for data" in capsys.readouterr().err
 
 
 def test_lines_say_the_share_of_the_peak_where_it_is_known(tmp_path, monkeypatch, capsys):

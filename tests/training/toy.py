@@ -75,7 +75,7 @@ def start(name: str = "adamw") -> training.TrainState:
 
 
 @functools.cache
-def _train_step() -> Any:
+def train_step() -> Any:
     return training.make_train_step(loss_fn, make_tx(), learning_rate=RATE)
 
 
@@ -84,7 +84,7 @@ def run(model_dir: pathlib.Path | str, train_steps: int, **options: Any) -> trai
     arguments = {
         "like": jax.eval_shape(start),
         "start": start,
-        "train_step": _train_step(),
+        "train_step": train_step(),
         "model_dir": model_dir,
         "batches": batches,
         "data_state": data_state,
@@ -135,6 +135,15 @@ def on_mesh(fsdp: int, model: int, name: str = "adamw") -> Any:
     )
     placed_start = jax.jit(lambda: start(name), out_shardings=shardings)
     return mesh, partitioning.with_shardings(shapes, shardings), placed_start, step
+
+
+def eval_step(mesh: Any = None) -> Any:
+    """Held-out sums; `mesh` is one of `on_mesh`."""
+    if mesh is None:
+        return training.make_eval_step(loss_fn)
+    shapes = jax.eval_shape(start)
+    shardings = partitioning.state_shardings(shapes, AXES, mesh)
+    return training.make_eval_step(loss_fn, mesh=mesh, shardings=shardings)
 
 
 if __name__ == "__main__":
