@@ -304,7 +304,7 @@ def shard_batch(
             raise ValueError(
                 f"Expected {len(rows)} of {total} rows on this host, got {name} with {len(value)}."
             )
-        placed[name] = _place(np.asarray(value), rows, total, sharding)
+        placed[name] = _global_array(np.asarray(value), rows, total, sharding)
     return placed
 
 
@@ -320,7 +320,9 @@ def place(
     return shard_batch(batch, mesh, batch_rows=batch_rows)
 
 
-def _place(value: np.ndarray, rows: np.ndarray, total: int, sharding: NamedSharding) -> jax.Array:
+def _global_array(
+    value: np.ndarray, rows: np.ndarray, total: int, sharding: NamedSharding
+) -> jax.Array:
     """`value[i]` is row `rows[i]` of `total`."""
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:

@@ -15,6 +15,7 @@ import pytest
 
 from specialize_jax.apps import quickstart
 from specialize_jax.schemas import folders
+from specialize_jax.training import metrics
 from tests.apps.line import run
 
 # Everything is there, and nothing takes long. What it learns is of no matter here.

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import time
 
 import jax
 import pytest

@@ -32,6 +32,13 @@ def test_a_line_leaves_out_what_it_does_not_know(capsys):
     assert shown(capsys, 1, 2, "train", known) == "step 1/2  loss -  - tokens/s\n"
 
 
+def test_a_line_says_that_data_was_waited_for(capsys):
+    known = {"loss": None, **screen.speed(None, 10, 5)}
+    assert "waited" not in shown(capsys, 1, 2, "train", known | {"data_wait": 0.04})
+    line = shown(capsys, 1, 2, "train", known | {"data_wait": 0.31})
+    assert line.endswith("waited for data 31%\n")
+
+
 def test_a_held_out_line(capsys):
     known = {"loss": 1.25, "accuracy/zero_shot_chain_of_thought": 0.5}
     assert shown(capsys, 1, 2, "validation", known) == (
@@ -56,10 +63,12 @@ def test_a_clock_counts_only_what_it_ran(monkeypatch):
     monkeypatch.setattr(screen, "time", fake)
     clock = screen.Clock()
     assert clock.steps_per_second() is None
-    for _ in range(2):
-        clock.start()
-        clock.start()
+    assert clock.share_waited() is None
+    for waited in (5.0, 8.0):
+        clock.start(waited)
+        clock.start(7.0)
         clock.steps += 2
-        clock.stop()
-        clock.stop()
+        clock.stop(waited + 0.25)
+        clock.stop(100.0)
     assert clock.steps_per_second() == 2.0
+    assert clock.share_waited() == 0.25
