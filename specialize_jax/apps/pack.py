@@ -163,3 +163,5 @@ def print_summary(info: dict) -> None:
         )
     for what, number in sorted(info["too_long"].items()):
         print(f"{info['on_too_long']}: {number} x {what}")
+    if info["too_long"]:
+        print(f"TASK_FEATURE_LENGTHS = {info['lengths_that_hold_all']} holds all of them")

@@ -20,6 +20,10 @@ from specialize_jax.schemas import Format, SparseTargets, batches, folders
 tf.config.set_visible_devices([], "GPU")
 
 _ID = "example_id"
+_FEATURES = (
+    *("inputs", "targets", "targets_soft_ids", "targets_soft_logprobs"),
+    *("targets_soft_tail_logprob", "targets_soft_kind", "targets_format"),
+)
 OnTooLong = Literal["drop", "truncate", "error"]
 Progress = Callable[[int], None]
 
@@ -114,31 +118,66 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]) & 0x7FFFFFFF
 
 
-def fit(
-    stream: Iterator[Example],
-    lengths: Lengths,
-    on_too_long: OnTooLong,
-    counts: collections.Counter[str],
-) -> Iterator[Example]:
-    """Lets examples through that fit a row, and counts the others by format and feature.
+class TooLong:
+    """What fits no row, counted by format and feature, and the lengths that would do.
+
+    Attributes:
+      counts: what -> examples.
+      seen: examples in all.
+      holds_all: the given lengths, raised to the longest example.
+    """
+
+    def __init__(self, lengths: Lengths) -> None:
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.seen = 0
+        self.lengths = self.holds_all = lengths
+
+    def fits(self, example: Example) -> bool:
+        """Counts an example and returns whether it fits."""
+        self.seen += 1
+        own = Lengths(len(example.inputs), len(example.targets))
+        self.holds_all = Lengths(*map(max, self.holds_all, own))
+        feature = packing.too_long(example, self.lengths)
+        if feature is not None:
+            self.counts[f"{example.format.label}: {feature} too long"] += 1
+        return feature is None
+
+    def error(self) -> ValueError:
+        """Returns what to raise where an example must not be too long."""
+        parts = ", ".join(f"{number} x {what}" for what, number in sorted(self.counts.items()))
+        return ValueError(
+            f"{self.counts.total()} of {self.seen} examples fit no row of TASK_FEATURE_LENGTHS = "
+            f"{self.lengths._asdict()} ({parts}); {self.holds_all._asdict()} holds all of them"
+        )
+
+
+def fit(stream: Iterator[Example], on_too_long: OnTooLong, too_long: TooLong) -> Iterator[Example]:
+    """Lets examples through that fit a row, and counts the others.
 
     Raises:
-      ValueError: an example is too long and `on_too_long` is "error".
+      ValueError: an example is too long and `on_too_long` is "error"; all of them are counted
+        before.
     """
     for example in stream:
-        feature = packing.too_long(example, lengths)
-        if feature is None:
-            yield example
-            continue
-        counts[f"{example.format.label}: {feature} too long"] += 1
-        if on_too_long == "error":
-            raise ValueError(
-                f"'{feature}' of a {example.format.label} example has "
-                f"{len(getattr(example, feature))} tokens, TASK_FEATURE_LENGTHS allows "
-                f"{getattr(lengths, feature)}; raise it, or set ON_TOO_LONG to 'drop' or 'truncate'"
-            )
-        if on_too_long == "truncate":
-            yield packing.truncate(example, lengths)
+        if too_long.fits(example):
+            # Where there will be an error, the rest is only measured.
+            if on_too_long != "error" or not too_long.counts:
+                yield example
+        elif on_too_long == "truncate":
+            yield packing.truncate(example, too_long.lengths)
+    if on_too_long == "error" and too_long.counts:
+        raise too_long.error()
+
+
+def _check_features(provider: seqio.Mixture | seqio.Task) -> None:
+    """Raises ValueError unless a provider says of its targets what the teacher says of them."""
+    found = provider.output_features
+    if missing := [name for name in _FEATURES if name not in found]:
+        raise ValueError(
+            f"'{provider.name}' has no output feature {', '.join(missing)}; it has "
+            f"{', '.join(found)}. `data.preprocessors.format_rows` makes all of "
+            f"{', '.join(_FEATURES)}; `tasks.distill.OUTPUT_FEATURES` declares them"
+        )
 
 
 def write_folder(
@@ -181,7 +220,8 @@ def write_folder(
       The info file's content.
 
     Raises:
-      ValueError: unknown `on_too_long`, an example too long, or not one that fits.
+      ValueError: unknown `on_too_long`, an example too long, not one that fits, or a mixture
+        without soft targets.
       SchemaError: the folder cannot be written.
     """
     if on_too_long not in ("drop", "truncate", "error"):
@@ -189,11 +229,12 @@ def write_folder(
     for name, number in (("PACKED_EPOCHS", epochs), ("EXAMPLES_PER_EPOCH", examples_per_epoch)):
         if number is not None and number < 1:
             raise ValueError(f"{name}: expected at least 1, got {number}")
+    _check_features(provider)
     folder = folders.make_folder(out)
     layout = batches.fields(lengths.inputs, lengths.targets, k, vocab_size)
     shards: list[dict[str, Any]] = []
     summaries = {}
-    too_long: collections.Counter[str] = collections.Counter()
+    too_long = TooLong(lengths)
     for split in splits:
         counts = packed.Counts()
         for epoch in range(epochs if split == "train" else 1):
@@ -214,13 +255,11 @@ def write_folder(
             # Closed here also when something fails: TensorFlow's threads, which call Python, must
             # have ended before the interpreter does.
             with contextlib.closing(stream):
-                fitting = fit(_counted(stream, done), lengths, on_too_long, too_long)
+                fitting = fit(_counted(stream, done), on_too_long, too_long)
                 rows = packing.pack(_shown(fitting, split, saw), lengths, k)
                 entry = packed.write_part(path, rows, layout, counts)
             if not entry["rows"]:
-                raise ValueError(
-                    f"no example of split '{split}' fits {lengths}; too long: {dict(too_long)}"
-                )
+                raise ValueError(f"no example of split '{split}' fits: {too_long.error()}")
             shards.append({**entry, "split": split, "epoch": epoch})
         if counts.rows:
             summaries[split] = counts.summary(lengths)
@@ -233,7 +272,8 @@ def write_folder(
         seed=seed,
         epochs=epochs,
         on_too_long=on_too_long,
-        too_long=dict(too_long),
+        too_long=dict(too_long.counts),
+        lengths_that_hold_all=too_long.holds_all._asdict(),
         splits=summaries,
         **content,
         **at_end(),

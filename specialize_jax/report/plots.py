@@ -65,12 +65,12 @@ def _own_ids(svg: str, prefix: str) -> str:
 
 
 def _training_charts(run: dict[str, Any]) -> list[Chart]:
-    """Draws loss, its two terms, the loss per format, and the learning rate, where recorded."""
+    """Draws loss, its two terms, loss and accuracy per format, and learning rate, if recorded."""
     splits, label = run["splits"], run["label"]
     held_out = [split for split in splits if split != "train"]
-    formats = sorted(
-        {k for rows in splits.values() for row in rows for k in row if k[:5] == "loss/"}
-    )
+    keys = sorted({key for rows in splits.values() for row in rows for key in row})
+    formats = [key for key in keys if key.startswith("loss/")]
+    asked = [key for key in keys if key.startswith("accuracy/")]
     by_format = next(
         (s for s in held_out if any(f in r for r in splits[s] for f in formats)), "train"
     )
@@ -90,6 +90,12 @@ def _training_charts(run: dict[str, Any]) -> list[Chart]:
             "nats per token",
             [(by_format, key, _format(key)) for key in formats],
         ),
+        (
+            "formats",
+            "Held-out accuracy while training",
+            "share of the questions",
+            [(split, key, _format(key)) for split in held_out for key in asked],
+        ),
         ("rate", "Learning rate", "learning rate", [("train", "learning_rate", "learning rate")]),
     ]
     charts = (_curves(label, splits, *chart) for chart in wanted)
@@ -98,7 +104,7 @@ def _training_charts(run: dict[str, Any]) -> list[Chart]:
 
 def _format(key: str) -> str:
     """Returns `loss/zero_shot_chain_of_thought` as `zero shot CoT`: the legend has little room."""
-    return key.removeprefix("loss/").replace("_", " ").replace("chain of thought", "CoT")
+    return key.partition("/")[2].replace("_", " ").replace("chain of thought", "CoT")
 
 
 def _split(split: str) -> str:

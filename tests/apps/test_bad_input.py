@@ -1,6 +1,7 @@
 """Bad input gets one clear line that names what was expected and what came, and loses nothing."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -157,17 +158,67 @@ def test_targets_longer_than_the_feature_length(fails, tmp_path, capsys):
     lengths = gin("TASK_FEATURE_LENGTHS", {"inputs": 512, "targets": 30})
     aligned = FIXTURES / "aligned_examples"
     line = fails(*pack(aligned, tmp_path / "a", lengths, gin("ON_TOO_LONG", "error")))
-    assert "TASK_FEATURE_LENGTHS allows 30" in line and "'targets' of a" in line
-    assert "no example of split" in fails(
+    found = re.search(
+        r"(\d+) of 25 examples fit no row of TASK_FEATURE_LENGTHS = {'inputs': 512, 'targets': 30} "
+        r"\(.*: targets too long.*\); {'inputs': 512, 'targets': (\d+)} holds all of them",
+        line,
+    )
+    assert found and int(found[1]) > 5 and int(found[2]) > 30
+    line = fails(
         *pack(aligned, tmp_path / "b", gin("TASK_FEATURE_LENGTHS", {"inputs": 5, "targets": 5}))
     )
+    assert "no example of split 'train' fits: 25 of 25 examples fit no row" in line
+    # One token less than the lengths that were named is too short again.
+    cut, short = ({"inputs": 512, "targets": int(found[2]) - less} for less in (0, 1))
+    epoch = (gin("PACKED_EPOCHS", 1), gin("ON_TOO_LONG", "error"), gin("VALIDATION", 0))
+    line = fails(*pack(aligned, tmp_path / "e", gin("TASK_FEATURE_LENGTHS", short), *epoch))
+    assert f"{cut} holds all of them" in line
     assert run(*pack(aligned, tmp_path / "c", lengths, gin("ON_TOO_LONG", "truncate"))) == 0
-    assert "truncate: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "truncate: " in printed
     info = json.loads((tmp_path / "c" / "packed_info.json").read_text())
+    assert f"TASK_FEATURE_LENGTHS = {info['lengths_that_hold_all']} holds all of them" in printed
     assert any("targets too long" in what for what in info["too_long"])
     assert "unknown ON_TOO_LONG 'cut'" in fails(
         *pack(aligned, tmp_path / "d", lengths, gin("ON_TOO_LONG", "cut"))
     )
+
+
+def test_a_mixture_without_soft_targets(fails, tmp_path, monkeypatch):
+    (tmp_path / "my_plain_task.py").write_text(
+        "import seqio\n"
+        "from specialize_jax.data import sources\n"
+        "from specialize_jax.tasks import distill, distill_settings\n"
+        "features = {name: distill.OUTPUT_FEATURES[name] for name in ('inputs', 'targets')}\n"
+        "source = sources.AlignedSource(distill_settings.corpus)\n"
+        "seqio.TaskRegistry.add('my_plain_task', source=source, output_features=features)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    names = (("MIXTURE_OR_TASK_NAME", "my_plain_task"), ("MIXTURE_OR_TASK_MODULE", "my_plain_task"))
+    macros = (gin(*name) for name in names)
+    line = fails(*pack(FIXTURES / "aligned_examples", tmp_path / "out", *macros))
+    assert "'my_plain_task' has no output feature targets_soft_ids, targets_soft_logprobs" in line
+    assert "it has inputs, targets." in line and "format_rows" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("BATCH_SIZE", 0, "got 0 row(s) in 1"),
+        ("MICROBATCHES", 0, "got 2 row(s) in 0"),
+        ("MICROBATCHES", 3, "in 3 microbatch(es); the nearest that do: 3"),
+        ("MODEL_PARTITIONS", 3, "to divide the 1 devices of each of 1 slice(s), got 1 x 3 = 3"),
+        ("LOGICAL_AXIS_RULES", (("vocabb", None),), "unknown logical axis vocabb; choices: abspos"),
+        ("LOGICAL_AXIS_RULES", (("vocab", "tp"),), "'vocab' goes to unknown mesh axis 'tp'; choi"),
+        ("LOGICAL_AXIS_RULES", (("vocab", None),), "no rule for embed, heads, joined_kv, layers"),
+        ("LOGICAL_AXIS_RULES", ("vocab", None), "expected pairs as ('embed', 'fsdp'), got 'vocab'"),
+        ("EVAL_ACCURACY_QUESTIONS", -1, "EVAL_ACCURACY_QUESTIONS: expected 0 or more, got -1"),
+    ],
+)
+def test_settings_that_no_mesh_or_batch_fits(fails, tmp_path, name, value, message):
+    model = tmp_path / "model"
+    assert message in fails(*train(FIXTURES / "packed_rows", model, gin(name, value)))
+    assert not (model / "checkpoints").exists()
 
 
 def test_missing_lengths_are_named(fails, tmp_path):

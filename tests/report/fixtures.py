@@ -153,6 +153,8 @@ def metrics_row(step: int, split: str, loss: float) -> dict[str, Any]:
     row = {"step": step, "split": split, "time": 1.7e9 + step, "loss": loss}
     row |= {"kl_loss": 0.8 * loss, "ce_loss": 1.4 * loss, "coverage": 0.8125}
     row |= {f"loss/{name}": loss * (1 + 0.2 * i) for i, name in enumerate(FORMATS)}
+    if split == "validation":
+        row |= {f"accuracy/{name}": min(step / 1000, 1) for name in FORMATS[:2]}
     if split == "train":
         rate = 5e-4 * min(step / 100, 1)
         row |= {"learning_rate": rate, "grad_norm": 1.25, "tokens_per_second": 12_345.0}

@@ -111,7 +111,7 @@ def test_the_page_needs_no_network_and_its_files_are_there(page, written):
         content = (written / name).read_bytes()
         assert content[:8] == b"\x89PNG\r\n\x1a\n"
         assert struct.unpack(">I", content[16:20])[0] > 500
-    assert page.tags.count("svg") == len(names) == 8
+    assert page.tags.count("svg") == len(names) == 9
     assert "@import" not in (written / "index.html").read_text()
 
 
@@ -132,6 +132,7 @@ def test_json_holds_what_the_page_shows(written):
     assert accuracies == pytest.approx([*corrected, *(share - 0.02 for share in corrected)])
     assert {chart["file"] for chart in found["charts"]} == {p.name for p in written.glob("*.png")}
     assert len(found["training"][0]["splits"]["validation"]) == len(fixtures.STEPS)
+    assert "Held-out accuracy while training" in {chart["title"] for chart in found["charts"]}
 
 
 def test_the_same_files_give_the_same_page(tmp_path, written):
