@@ -147,6 +147,8 @@ def topology(name: str, num_slices: int, chip_config: str) -> list[jax.Device]:
     # Several may compile at a time: no chip is taken.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     options: dict[str, Any] = {"num_slices": num_slices} if num_slices > 1 else {}
+    if name.endswith(":1x1"):
+        options["chips_per_host_bounds"] = (1, 1, 1)  # part of a host
     if chip_config != "default":
         options |= {"chip_config_name": chip_config, "chips_per_host_bounds": (2, 2, 1)}
     try:

@@ -1,6 +1,7 @@
 """What `specialize-jax compile` compiles, and what follows from the compiler's answer."""
 
 import dataclasses
+import inspect
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +20,6 @@ from specialize_jax.training import chips, hlo, partitioning
 PROGRAMS = ("train", "evaluate", "decode")
 """A training step, the held-out loss of a batch, or greedy answers to a batch of questions."""
 
-# What no program depends on is not read.
-_OF_A_STEP = (
-    *("train_steps", "objective", "optimizer", "learning_rate", "schedule", "warmup_steps"),
-    *("weight_decay", "clip", "microbatches", "loss_chunk", "logical_axis_rules", "seed"),
-)
 _EOS = 1  # any token: which one ends an answer changes no shape
 # On a ring of chips an array passes each chip's links this often; others once.
 _PASSES = {"all-reduce": 2}
@@ -99,7 +95,7 @@ def find(
       What was found. Raises what the compiler raises where memory does not suffice.
     """
     rule = losses.Rule(*(settings[n] for n in ("divergence", "tail", "temperature", "beta")))
-    made = program.from_settings(model, mesh, rule=rule, **{n: settings[n] for n in _OF_A_STEP})
+    made = program.from_settings(model, mesh, rule=rule, **_of_a_program(settings))
     start = time.perf_counter()
     compiled: Any = _lowered(name, made, model, rows, lengths, k_out).compile()
     seconds = time.perf_counter() - start
@@ -131,6 +127,16 @@ def find(
         token_traffic=per_token,
         estimates=estimates,
     )
+
+
+def _of_a_program(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those settings of a run that its programs depend on."""
+    taken = {
+        name
+        for function in (program.from_settings, program.build)
+        for name in inspect.signature(function).parameters
+    }
+    return {name: settings[name] for name in settings if name in taken - {"model", "mesh"}}
 
 
 def _lowered(

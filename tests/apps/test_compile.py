@@ -150,6 +150,12 @@ def test_what_does_not_fit_is_said_with_the_compiler_s_words():
 
 
 @needs_libtpu
+def test_one_chip_is_a_slice_too(tmp_path):
+    numbers, _ = numbers_of(tmp_path, "--topology=v6e:1x1", "--program=evaluate", "--lengths=64,16")
+    assert numbers["chips"] == 1 and numbers["traffic"] == {}
+
+
+@needs_libtpu
 @pytest.mark.parametrize(
     "flags, message",
     [
