@@ -100,7 +100,7 @@ def find(
     compiled: Any = _lowered(name, made, model, rows, lengths, k_out).compile()
     seconds = time.perf_counter() - start
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    peak, count = memory.peak_memory_in_bytes, mesh.devices.size
+    peak, count = memory.peak_memory_in_bytes, mesh.size
     chip = chips.find(mesh.devices.flat[0].device_kind)
     traffic, per_token = hlo.collectives(text), {}
     if name == "decode":
@@ -223,7 +223,7 @@ def decoding_estimates(
       before: traffic of a run that decodes no token.
       per_token: traffic of one.
     """
-    work, count = model.decoding_flops(*lengths), mesh.devices.size
+    work, count = model.decoding_flops(*lengths), mesh.size
     weights = work.weights * jnp.dtype(model.config.dtype).itemsize * mesh.shape["data"]
     read = (weights + _cache_bytes(model, rows, lengths)) / count
     return {
