@@ -178,6 +178,21 @@ def test_bad_input(flags, message):
     assert "Traceback" not in found.stderr
 
 
+def test_decoding_needs_the_settings_of_evaluate(tmp_path):
+    (tmp_path / "own.gin").write_text(
+        """include 'runs/train.gin'
+include 'models/t5/base.gin'
+include 'objectives/match_distribution.gin'
+SIZE = 't5_1_1_tiny'
+BATCH_SIZE = 4
+TRAIN_STEPS_RELATIVE = 1
+"""
+    )
+    found = run(f"--gin_file={tmp_path}/own.gin", "--topology=v5e:2x2", "--program=decode")
+    assert found.returncode == 1
+    assert "include runs/evaluate.gin" in found.stderr
+
+
 def test_without_libtpu_the_extra_is_named(tmp_path):
     found = run("--gin_file=testing/tiny.gin", "--topology=v5e:2x2", path=tmp_path)
     assert found.returncode == 1

@@ -29,9 +29,8 @@ def test_a_token_reads_each_weight_and_the_cache_once():
     inner = model.config.num_heads * 8
     per_token = {"all-reduce": hlo.Traffic(6, 1_000)}
     before = {"all-gather": hlo.Traffic(1, 7_000)}
-    found = compiled.decoding_estimates(
-        model, mesh, CHIP, rows, (inputs, most), 10**6, before, per_token
-    )
+    asked = compiled.Asked("decode", rows, (inputs, most))
+    found = compiled.decoding_estimates(asked, model, mesh, CHIP, 10**6, before, per_token)
     # Self-attention, what attends to the inputs less their keys and values, feed-forward, head.
     weights = layers * (4 * 32 * inner + 2 * 32 * inner + 3 * 32 * 64) + 32 * 128
     keys_values = rows * layers * 2 * (inputs + most) * inner
@@ -48,9 +47,7 @@ def test_a_token_reads_each_weight_and_the_cache_once():
 
 def test_the_least_time_of_decoding_counts_every_token():
     found = compiled.Found(
-        program="decode",
-        rows=4,
-        lengths=(16, 8),
+        asked=compiled.Asked("decode", 4, (16, 8)),
         mesh={"data": 1, "fsdp": 1, "model": 1},
         chips=1,
         seconds=1.0,
