@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 import re
 import subprocess
@@ -77,8 +78,8 @@ XL, XXL = "flan_t5_xl", "flan_t5_xxl"
 # Batches of 1 row a chip of 16 GiB, 2 of 32, 4 of 95 (of 2,048 + 512 tokens, about four examples);
 # on the smallest slice that fits, 1.
 ROWS = [
+    Row(XL, "v6e:1x1", 1, 1, 1),
     Row(XL, "v5e:2x2", 4, 1, 4),
-    Row(XL, "v5e:2x4", 8, 1, 8),
     Row(XL, "v5e:4x4", 16, 1, 16),
     Row(XL, "v6e:16x16", 16, 1, 512),
     Row(XXL, "v5e:2x4", 8, 1, 8),
@@ -146,46 +147,40 @@ def compile_row(row: Row, path: pathlib.Path) -> None:
 
 def table(done: list[tuple[Row, dict]]) -> str:
     """Returns Markdown."""
-    head = "| student | slice | chips | data x fsdp x model | optimizer | rows | peak a chip | "
+    head = "| student | slices | chips | data x fsdp x model | what | rows | peak a chip | "
     lines = [
-        head + "gather | reduce | permute | least time |",
+        head + "gather + permute | reduce | between slices | least time |",
         "|---|---|---:|---:|---|---:|---:|---:|---:|---:|---|",
     ]
     for row, found in done:
-        lines.append(f"| {' | '.join([*_said(row), *_measured(row, found)])} |")
+        lines.append(f"| {' | '.join(_cells(row, found))} |")
     return "\n".join(lines)
 
 
-def _said(row: Row) -> list[str]:
-    slices = f"{row.slices} x " if row.slices > 1 else ""
-    return [row.size.removeprefix("flan_t5_").upper(), f"{slices}{row.topology.replace(':', ' ')}"]
-
-
-def _measured(row: Row, one: dict) -> list[str]:
-    doing = row.optimizer if row.program == "train" else row.program
-    found = one["found"]
-    if found is None:
-        shape = f"fsdp {row.fsdp}, model {row.model}"
-        return [
-            "",
-            shape,
-            doing,
-            str(row.rows),
-            f"does not fit: {_short(one['refused'])}",
-            *[""] * 4,
-        ]
-    moved = {kind: size / GIB for kind, (_, size) in found["traffic"].items()}
-    gathered = moved.get("all-gather", 0)
-    reduced = moved.get("all-reduce", 0) + moved.get("reduce-scatter", 0)
-    memory = MEMORY[row.topology.split(":")[0]]
-    return [
-        str(found["chips"]),
-        " x ".join(str(found["mesh"][axis]) for axis in ("data", "fsdp", "model")),
-        doing,
+def _cells(row: Row, one: dict) -> list[str]:
+    chip, _, shape = row.topology.partition(":")
+    chips = row.slices * math.prod(map(int, shape.split("x")))
+    said = [
+        row.size.removeprefix("flan_t5_").upper(),
+        (f"{row.slices} x " if row.slices > 1 else "") + f"{chip} {shape}",
+        str(chips),
+        f"{chips // (row.fsdp * row.model)} x {row.fsdp} x {row.model}",
+        row.optimizer if row.program == "train" else row.program,
         str(row.rows),
-        f"{found['peak_bytes'] / GIB:.2f} of {memory} GiB",
-        *(f"{size:.1f} GiB" for size in (gathered, reduced, moved.get("collective-permute", 0))),
-        "; ".join(f"{_slowest(one)}" for one in found["estimates"].items()),
+    ]
+    if (found := one["found"]) is None:
+        return [*said, f"does not fit: {_short(one['refused'])}", "", "", "", ""]
+    moved = {kind: size / GIB for kind, (_, size) in found["traffic"].items()}
+    columns = (
+        ("all-gather", "collective-permute"),
+        ("all-reduce", "reduce-scatter"),
+        ("between-slices",),
+    )
+    return [
+        *said,
+        f"{found['peak_bytes'] / GIB:.2f} of {MEMORY[chip]} GiB",
+        *(f"{sum(moved.get(kind, 0) for kind in kinds):.1f} GiB" for kinds in columns),
+        "; ".join(_slowest(one) for one in found["estimates"].items()),
     ]
 
 
@@ -199,8 +194,10 @@ def _slowest(one: tuple[str, dict[str, float]]) -> str:
 
 def _short(message: str) -> str:
     """Returns what a person reads of the compiler's message: how much is needed, of what."""
-    found = re.search(r"(?:Used|Exceeded|exceeds|required)[^.]*?[\d.]+[GM]i?B?.{0,40}", message)
-    return (found[0] if found else message[:120]).strip()
+    found = re.search(
+        r"required for (.*? \([\d.]+\w\)) exceeds available HBM (\([\d.]+\w\))", message
+    )
+    return f"{found[1]} in {found[2]}" if found else message[:120].strip()
 
 
 if __name__ == "__main__":

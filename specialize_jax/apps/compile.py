@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
         jax.config.update("jax_platforms", "cpu")  # libtpu only compiles
     gin_setup.configured(args, train.run, **_NOT_READ)
     settings = _settings(train.run)
-    rows, lengths = _batch(args.program, settings, args.lengths)
+    asked = _asked(args, settings)
     devices = topology(args.topology, args.num_slices, args.chip_config)
     kind = devices[0].device_kind
     mesh = partitioning.make_mesh(
@@ -75,18 +75,20 @@ def main(args: argparse.Namespace) -> int:
     model = settings["model"]
     partitioning.check_divides(
         mesh,
-        batch_rows=rows,
+        batch_rows=asked.rows,
         microbatches=settings["microbatches"] if args.program == "train" else 1,
         heads=model.config.num_heads,
     )
+    doing = {"train": settings["optimizer"], "evaluate": "held-out loss", "decode": "decoding"}
     print(
-        f"{model.name}, {_doing(args.program, settings)}, {rows} rows of {lengths[0]} + "
-        f"{lengths[1]} tokens on {len(devices)} {kind} ({args.topology} x {args.num_slices}): data "
-        f"{mesh.shape['data']}, fsdp {mesh.shape['fsdp']}, model {mesh.shape['model']}",
+        f"{model.name}, {doing[asked.program]}, {asked.rows} rows of {asked.lengths[0]} + "
+        f"{asked.lengths[1]} tokens on {len(devices)} {kind} ({args.topology} x "
+        f"{args.num_slices}): data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}, model "
+        f"{mesh.shape['model']}",
         flush=True,
     )
     try:
-        found = compiled.find(args.program, model, mesh, settings, rows, lengths, args.k_out)
+        found = compiled.find(asked, model, mesh, settings)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -98,19 +100,16 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _doing(name: str, settings: Mapping[str, Any]) -> str:
-    return {"train": settings["optimizer"], "evaluate": "held-out loss", "decode": "decoding"}[name]
-
-
-def _batch(
-    name: str, settings: Mapping[str, Any], given: str | None
-) -> tuple[int, tuple[int, int]]:
-    """Returns the rows of a program's batch, and the lengths of a row: those given, else gin's."""
-    if name != "decode":
-        return settings["batch_size"], _parse_lengths(given) if given else _feature_lengths()
-    asked = _settings(evaluate.run)
-    own = asked["input_length"], asked["max_decode_length"]
-    return asked["batch_size"], _parse_lengths(given) if given else own
+def _asked(args: argparse.Namespace, settings: Mapping[str, Any]) -> compiled.Asked:
+    """Returns the program and its shapes: lengths that flags give, else those of the gin files."""
+    given = _parse_lengths(args.lengths) if args.lengths else None
+    if args.program != "decode":
+        rows, lengths = settings["batch_size"], given or _feature_lengths()
+    else:
+        asked = _settings(evaluate.run)
+        rows = asked["batch_size"]
+        lengths = given or (asked["input_length"], asked["max_decode_length"])
+    return compiled.Asked(args.program, rows, lengths, args.k_out)
 
 
 def _settings(function: Callable[..., Any]) -> dict[str, Any]:
@@ -147,6 +146,8 @@ def topology(name: str, num_slices: int, chip_config: str) -> list[jax.Device]:
     # Several may compile at a time: no chip is taken.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     options: dict[str, Any] = {"num_slices": num_slices} if num_slices > 1 else {}
+    if name.endswith(":1x1"):
+        options["chips_per_host_bounds"] = (1, 1, 1)  # part of a host
     if chip_config != "default":
         options |= {"chip_config_name": chip_config, "chips_per_host_bounds": (2, 2, 1)}
     try:
@@ -177,24 +178,28 @@ def show(found: compiled.Found, chip: chips.Chip | None) -> None:
     )
     for kind, one in found.traffic.items():
         print(f"  {kind:20s} {one.times:6,d} times, {one.bytes / _GIB:9.3f} GiB a chip")
-    whole = "the longest answers" if found.program == "decode" else "a step"
+    whole = "the longest answers" if found.asked.program == "decode" else "a step"
     print(f"{found.flops:.3e} FLOPs for {whole}, {found.flops / found.chips:.3e} a chip")
     for name, estimate in found.estimates.items():
         if estimate:
             print(f"{_TOOK[name]} takes at least {_in_words(estimate)}")
-    if found.token_traffic:
-        waits = sum(one.times for one in found.token_traffic.values())
-        moved = sum(one.bytes for one in found.token_traffic.values())
-        print(
-            f"a token: {waits:,d} collectives, {moved / 2**20:.1f} MiB a chip; what they wait for "
-            "each other is not counted"
-        )
-    if found.program == "decode" and (least := found.least_seconds) is not None:
-        print(
-            f"at most {found.rows * found.lengths[1] / least:,.0f} tokens/s, if every answer has "
-            f"{found.lengths[1]} tokens; the loop ends when all answers have, and all of the above "
-            "counts it to the end"
-        )
+    if found.asked.program == "decode":
+        _show_decoding(found)
+
+
+def _show_decoding(found: compiled.Found) -> None:
+    waits = sum(one.times for one in found.token_traffic.values())
+    moved = sum(one.bytes for one in found.token_traffic.values())
+    print(
+        f"a token: {waits:,d} collectives, {moved / 2**20:.1f} MiB a chip; what they wait for each "
+        "other is not counted"
+    )
+    most, least = found.asked.lengths[1], found.least_seconds
+    fast = f"at most {found.asked.rows * most / least:,.0f} tokens/s, " if least else ""
+    print(
+        f"{fast}if every answer has {most} tokens; the loop ends when all answers have, and all of "
+        "the above counts it to the end"
+    )
 
 
 def _in_words(estimate: compiled.Estimate) -> str:

@@ -1,6 +1,7 @@
 """What `specialize-jax compile` compiles, and what follows from the compiler's answer."""
 
 import dataclasses
+import inspect
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -19,12 +20,6 @@ from specialize_jax.training import chips, hlo, partitioning
 PROGRAMS = ("train", "evaluate", "decode")
 """A training step, the held-out loss of a batch, or greedy answers to a batch of questions."""
 
-# What no program depends on is not read.
-_OF_A_STEP = (
-    *("train_steps", "objective", "optimizer", "learning_rate", "optimizer_settings"),
-    *("schedule", "schedule_steps", "warmup_steps", "weight_decay", "clip"),
-    *("microbatches", "loss_chunk", "logical_axis_rules", "seed"),
-)
 _EOS = 1  # any token: which one ends an answer changes no shape
 # On a ring of chips an array passes each chip's links this often; others once.
 _PASSES = {"all-reduce": 2}
@@ -35,13 +30,28 @@ empty for an unknown chip."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What the compiler says, and what follows.
+class Asked:
+    """What is to be compiled.
 
     Attributes:
       program: of `PROGRAMS`.
       rows: of a batch.
       lengths: encoder (or prompt) and decoder tokens of a row.
+      k_out: entries per target token; not read by decoding.
+    """
+
+    program: str
+    rows: int
+    lengths: tuple[int, int]
+    k_out: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What the compiler says, and what follows.
+
+    Attributes:
+      asked: the program and its shapes.
       mesh: axis -> parts.
       chips: number of chips.
       seconds: of compiling.
@@ -54,9 +64,7 @@ class Found:
       estimates: "step" of training or held-out loss; "inputs" (read once) and "token" of decoding.
     """
 
-    program: str
-    rows: int
-    lengths: tuple[int, int]
+    asked: Asked
     mesh: dict[str, int]
     chips: int
     seconds: float
@@ -72,58 +80,41 @@ class Found:
         """What a step, or all tokens of the longest answers, take at least; None if not known."""
         if not all(self.estimates.values()):
             return None
-        times = {"token": self.lengths[1]}
+        times = {"token": self.asked.lengths[1]}
         return sum(times.get(name, 1) * max(one.values()) for name, one in self.estimates.items())
 
 
-def find(
-    name: str,
-    model: Model,
-    mesh: Mesh,
-    settings: Mapping[str, Any],
-    rows: int,
-    lengths: tuple[int, int],
-    k_out: int,
-) -> Found:
+def find(asked: Asked, model: Model, mesh: Mesh, settings: Mapping[str, Any]) -> Found:
     """Compiles a program.
 
     Args:
-      name: of `PROGRAMS`.
+      asked: the program and its shapes.
       model: the student.
       mesh: of a topology's devices.
       settings: arguments of `train.run`.
-      rows: of a batch.
-      lengths: encoder (or prompt) and decoder tokens of a row.
-      k_out: entries per target token; not read by decoding.
 
     Returns:
       What was found. Raises what the compiler raises where memory does not suffice.
     """
     rule = losses.Rule(*(settings[n] for n in ("divergence", "tail", "temperature", "beta")))
-    made = program.from_settings(model, mesh, rule=rule, **{n: settings[n] for n in _OF_A_STEP})
+    made = program.from_settings(model, mesh, rule=rule, **_of_a_program(settings))
     start = time.perf_counter()
-    compiled: Any = _lowered(name, made, model, rows, lengths, k_out).compile()
+    compiled: Any = _lowered(asked, made, model).compile()
     seconds = time.perf_counter() - start
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    peak, count = memory.peak_memory_in_bytes, mesh.devices.size
-    chip = chips.find(mesh.devices.flat[0].device_kind)
-    traffic, per_token = hlo.collectives(text), {}
-    if name == "decode":
-        work = model.decoding_flops(*lengths)
-        flops = rows * (work.inputs + lengths[1] * work.token)
+    peak, traffic = memory.peak_memory_in_bytes, hlo.collectives(text)
+    chip, per_token = chips.find(mesh.devices.flat[0].device_kind), {}
+    flops = _flops(asked, model)
+    if asked.program == "decode":
         before = hlo.collectives(text, open_ended=0)
-        per_token = _each(before, traffic, lengths[1])
-        estimates = decoding_estimates(model, mesh, chip, rows, lengths, peak, before, per_token)
+        per_token = _each(before, traffic, asked.lengths[1])
+        estimates = decoding_estimates(asked, model, mesh, chip, peak, before, per_token)
     else:
-        forward = rows * model.row_flops(lengths[0], sum(lengths[not model.decoder_only :]))
-        flops = 3 * forward if name == "train" else forward  # a backward pass is two forward ones
-        estimates = {"step": estimate(chip, flops / count, 2 * peak, traffic)}
+        estimates = {"step": estimate(chip, flops / mesh.size, 2 * peak, traffic)}
     return Found(
-        program=name,
-        rows=rows,
-        lengths=lengths,
+        asked=asked,
         mesh=dict(mesh.shape),
-        chips=count,
+        chips=mesh.size,
         seconds=seconds,
         state_bytes=memory.argument_size_in_bytes,
         peak_bytes=peak,
@@ -134,29 +125,47 @@ def find(
     )
 
 
-def _lowered(
-    name: str,
-    made: program.Program,
-    model: Model,
-    rows: int,
-    lengths: tuple[int, int],
-    k_out: int,
-) -> jax.stages.Lowered:
-    """Returns a program for shapes that lie where the real arrays would."""
-    sharding = partitioning.batch_sharding(made.mesh)
-    if name == "decode":
-        tokens = jax.ShapeDtypeStruct((rows, lengths[0]), np.int32, sharding=sharding)
-        decode: Any = answering.greedy_decoder(model, _EOS, lengths[1], mesh=made.mesh)
-        return decode.lower(made.like.params, tokens)
-    fields = batches.fields(*lengths, k_out, model.config.vocab_size)
-    if model.decoder_only:
-        fields = batches.decoder_only_fields(sum(lengths), k_out, model.config.vocab_size)
-    batch = {
-        field: jax.ShapeDtypeStruct((rows, *one.shape), one.dtype, sharding=sharding)
-        for field, one in fields.items()
+def _flops(asked: Asked, model: Model) -> int:
+    """Returns the FLOPs of a program on all chips; of decoding, with the longest answers."""
+    inputs, targets = asked.lengths
+    if asked.program == "decode":
+        work = model.decoding_flops(inputs, targets)
+        return asked.rows * (work.inputs + targets * work.token)
+    forward = model.row_flops(inputs, inputs + targets if model.decoder_only else targets)
+    # A backward pass is two forward ones.
+    return asked.rows * forward * (3 if asked.program == "train" else 1)
+
+
+def _of_a_program(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those settings of a run that its programs depend on."""
+    taken = {
+        name
+        for function in (program.from_settings, program.build)
+        for name in inspect.signature(function).parameters
     }
-    step: Any = made.train_step if name == "train" else made.eval_step
-    return step.lower(made.like if name == "train" else made.like.params, batch)
+    return {name: settings[name] for name in settings if name in taken - {"model", "mesh"}}
+
+
+def _lowered(asked: Asked, made: program.Program, model: Model) -> jax.stages.Lowered:
+    """Returns a program for shapes that lie where the real arrays would."""
+    sharding, (inputs, targets) = partitioning.batch_sharding(made.mesh), asked.lengths
+    if asked.program == "decode":
+        tokens = jax.ShapeDtypeStruct((asked.rows, inputs), np.int32, sharding=sharding)
+        decode: Any = answering.greedy_decoder(model, _EOS, targets, mesh=made.mesh)
+        return decode.lower(made.like.params, tokens)
+    fields = batches.fields(inputs, targets, asked.k_out, model.config.vocab_size)
+    if model.decoder_only:
+        length, vocabulary = inputs + targets, model.config.vocab_size
+        fields = batches.decoder_only_fields(length, asked.k_out, vocabulary)
+    batch = {
+        name: jax.ShapeDtypeStruct((asked.rows, *field.shape), field.dtype, sharding=sharding)
+        for name, field in fields.items()
+    }
+    train: Any = made.train_step
+    held_out: Any = made.eval_step
+    if asked.program == "train":
+        return train.lower(made.like, batch)
+    return held_out.lower(made.like.params, batch)
 
 
 def estimate(
@@ -188,11 +197,10 @@ def estimate(
 
 
 def decoding_estimates(
+    asked: Asked,
     model: Model,
     mesh: Mesh,
     chip: chips.Chip | None,
-    rows: int,
-    lengths: tuple[int, int],
     peak_bytes: int,
     before: Mapping[str, hlo.Traffic],
     per_token: Mapping[str, hlo.Traffic],
@@ -202,18 +210,17 @@ def decoding_estimates(
     A token reads all weights that it is multiplied with, and the cache.
 
     Args:
+      asked: rows and lengths: of the inputs, and tokens of an answer at most.
       model: the student.
       mesh: weights are split along `fsdp` and `model`, the cache along all three axes.
       chip: as in `estimate`.
-      rows: of the batch.
-      lengths: of the inputs, and tokens of an answer at most.
       peak_bytes: on a chip; taken to be read once and written once for the inputs.
       before: traffic of a run that decodes no token.
       per_token: traffic of one.
     """
-    work, count = model.decoding_flops(*lengths), mesh.devices.size
+    work, rows, count = model.decoding_flops(*asked.lengths), asked.rows, mesh.size
     weights = work.weights * jnp.dtype(model.config.dtype).itemsize * mesh.shape["data"]
-    read = (weights + _cache_bytes(model, rows, lengths)) / count
+    read = (weights + _cache_bytes(asked, model)) / count
     return {
         "inputs": estimate(chip, rows * work.inputs / count, 2 * peak_bytes, before),
         "token": estimate(chip, rows * work.token / count, read, per_token),
@@ -232,11 +239,11 @@ def _each(
     return found
 
 
-def _cache_bytes(model: Model, rows: int, lengths: tuple[int, int]) -> int:
-    inputs, most = lengths
+def _cache_bytes(asked: Asked, model: Model) -> int:
+    inputs, most = asked.lengths
     cache = jax.eval_shape(
         lambda key, tokens: model.init_cache(model.init(key), tokens, most),
         jax.random.key(0),
-        jax.ShapeDtypeStruct((rows, inputs), np.int32),
+        jax.ShapeDtypeStruct((asked.rows, inputs), np.int32),
     )
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache))

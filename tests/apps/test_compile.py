@@ -150,6 +150,12 @@ def test_what_does_not_fit_is_said_with_the_compiler_s_words():
 
 
 @needs_libtpu
+def test_one_chip_is_a_slice_too(tmp_path):
+    numbers, _ = numbers_of(tmp_path, "--topology=v6e:1x1", "--program=evaluate", "--lengths=64,16")
+    assert numbers["chips"] == 1 and numbers["traffic"] == {}
+
+
+@needs_libtpu
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -170,6 +176,21 @@ def test_bad_input(flags, message):
     assert found.returncode == 1
     assert re.search(message, found.stderr), found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_decoding_needs_the_settings_of_evaluate(tmp_path):
+    (tmp_path / "own.gin").write_text(
+        """include 'runs/train.gin'
+include 'models/t5/base.gin'
+include 'objectives/match_distribution.gin'
+SIZE = 't5_1_1_tiny'
+BATCH_SIZE = 4
+TRAIN_STEPS_RELATIVE = 1
+"""
+    )
+    found = run(f"--gin_file={tmp_path}/own.gin", "--topology=v5e:2x2", "--program=decode")
+    assert found.returncode == 1
+    assert "include runs/evaluate.gin" in found.stderr
 
 
 def test_without_libtpu_the_extra_is_named(tmp_path):
