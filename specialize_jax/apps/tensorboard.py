@@ -59,14 +59,14 @@ class EventsWriter:
         """Sends what is left and waits, not long, for the process to end."""
         if self._process is None or self._given_up:
             return
+        assert self._process.stdin is not None
         deadline = time.monotonic() + _PATIENCE
         try:
-            while self._waiting and time.monotonic() < deadline:
-                select.select([], [self._process.stdin], [], deadline - time.monotonic())
+            while self._waiting and not self._given_up and time.monotonic() < deadline:
+                select.select([], [self._process.stdin], [], max(0.0, deadline - time.monotonic()))
                 self._push()
             if self._given_up:
                 return
-            assert self._process.stdin is not None
             self._process.stdin.close()
             if self._process.wait(max(0.0, deadline - time.monotonic())):
                 self._give_up()

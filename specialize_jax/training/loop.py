@@ -179,7 +179,10 @@ def fit(
                     raise last_words.diverged(step, values, watch.best, state)
             if is_eval:
                 assert eval_fn is not None
-                tell("validation", eval_fn(state))
+                values = dict(eval_fn(state))
+                tell("validation", values)
+                if is_first_host:
+                    print(screen.held_out(step, values, group_names), file=sys.stderr)
             if is_save:
                 save(state, step)
             clock.start()

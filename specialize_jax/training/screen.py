@@ -77,12 +77,9 @@ def line(
       rate: steps per second.
       group_names: names of the loss's groups.
     """
-    terms = _terms(values, {"kl": "kl_loss", "ce": "ce_loss"}, ".4f")
-    groups = _terms(values, {_initials(name): f"loss/{name}" for name in group_names}, ".3f")
     parts = [
         f"step {step}/{train_steps}",
-        f"loss {_number(values['loss'], '.4f')}" + (f" ({', '.join(terms)})" if terms else ""),
-        " ".join(groups),
+        *_losses(values, group_names),
         *_terms(values, {"coverage": "coverage"}, ".1%"),
         *_terms(values, {"grad": "grad_norm", "lr": "learning_rate"}, ".3g"),
         f"{_number(values['tokens_per_second'], ',.0f')} tokens/s",
@@ -92,6 +89,21 @@ def line(
         left = datetime.timedelta(seconds=round((train_steps - step) / rate))
         parts.append(f"{left} left")
     return "  ".join(part for part in parts if part)
+
+
+def held_out(
+    step: int, values: Mapping[str, Any], group_names: Sequence[str] = metrics.FORMATS
+) -> str:
+    """The same for the held-out losses."""
+    return "  ".join(["validation", f"step {step}", *filter(None, _losses(values, group_names))])
+
+
+def _losses(values: Mapping[str, Any], group_names: Sequence[str]) -> tuple[str, str]:
+    """Returns the loss with its two terms, and that of each group."""
+    terms = ", ".join(_terms(values, {"kl": "kl_loss", "ce": "ce_loss"}, ".4f"))
+    groups = _terms(values, {_initials(name): f"loss/{name}" for name in group_names}, ".3f")
+    loss = f"loss {_number(values['loss'], '.4f')}"
+    return f"{loss} ({terms})" if terms else loss, " ".join(groups)
 
 
 def _terms(values: Mapping[str, Any], names: Mapping[str, str], form: str) -> list[str]:

@@ -22,6 +22,12 @@ def test_a_line_says_what_it_knows():
     )
 
 
+def test_held_out_losses():
+    assert screen.held_out(100, values()) == (
+        "validation  step 100  loss 1.5000 (kl 0.5000, ce 2.5000)  zscot 1.500"
+    )
+
+
 def test_a_line_leaves_out_what_it_does_not_know():
     known = {"loss": None, **screen.speed(None, 10, 5)}
     assert screen.line(1, 2, known, None) == "step 1/2  loss -  - tokens/s"
