@@ -63,8 +63,8 @@ class EventsWriter:
         assert stdin is not None
         deadline = time.monotonic() + _PATIENCE
         try:
-            while self._waiting and time.monotonic() < deadline:
-                select.select([], [stdin], [], deadline - time.monotonic())
+            while self._waiting and not self._given_up and time.monotonic() < deadline:
+                select.select([], [stdin], [], max(0.0, deadline - time.monotonic()))
                 self._push()
             if self._given_up:
                 return

@@ -106,9 +106,7 @@ class Screen:
         """Does nothing."""
 
     def _train(self, step: int, values: Mapping[str, Any]) -> Iterator[str]:
-        terms = _terms(values, {"kl": "kl_loss", "ce": "ce_loss"}, ".4f")
-        yield f"loss {_number(values['loss'], '.4f')}" + (f" ({', '.join(terms)})" if terms else "")
-        yield " ".join(_terms(values, self._by_group("loss"), ".3f"))
+        yield from self._losses(values)
         yield from _terms(values, {"coverage": "coverage"}, ".1%")
         yield from _terms(values, {"grad": "grad_norm", "lr": "learning_rate"}, ".3g")
         yield f"{_number(values['tokens_per_second'], ',.0f')} tokens/s"
@@ -120,9 +118,15 @@ class Screen:
             yield f"{left} left"
 
     def _held_out(self, step: int, values: Mapping[str, Any]) -> Iterator[str]:
-        yield f"held-out loss {_number(values.get('loss'), '.4f')}"
+        yield "held-out"
+        yield from self._losses(values)
         if accuracies := _terms(values, self._by_group("accuracy"), ".1%"):
             yield f"accuracy {' '.join(accuracies)}"
+
+    def _losses(self, values: Mapping[str, Any]) -> Iterator[str]:
+        terms = _terms(values, {"kl": "kl_loss", "ce": "ce_loss"}, ".4f")
+        yield f"loss {_number(values['loss'], '.4f')}" + (f" ({', '.join(terms)})" if terms else "")
+        yield " ".join(_terms(values, self._by_group("loss"), ".3f"))
 
     def _by_group(self, what: str) -> dict[str, str]:
         return {_initials(name): f"{what}/{name}" for name in self._group_names}
