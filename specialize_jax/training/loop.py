@@ -12,6 +12,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from specialize_jax.training import checkpoints, chips, metrics, partitioning, stopping
+from specialize_jax.training.held_out import HeldOut
 from specialize_jax.training.step import EvalStep, TrainStep
 from specialize_jax.training.train_state import TrainState
 
@@ -92,7 +93,8 @@ def fit(
     """
     _check_positive(batch_size=batch_size, save_period=save_period, log_period=log_period)
     _check_positive(eval_period=eval_period)
-    _check_keep(keep, eval_fn is not None, eval_period, save_period)
+    if keep is not None:
+        keep.check_periods(save_period, None if eval_fn is None else eval_period)
     model_dir = epath.Path(model_dir)
     folder = model_dir / "checkpoints"
     is_first_host = jax.process_index() == 0
@@ -109,7 +111,7 @@ def fit(
             _check_same_data(restored.data_state, data_state(step * batch_size), step)
         lines = metrics.MetricsFile(model_dir / "metrics.jsonl", write=is_first_host)
         lines.cut_after(step)
-        held_out = _HeldOut(eval_fn, eval_period, train_steps, lines, step)
+        held_out = HeldOut(eval_fn, eval_period, train_steps, lines, step)
         if is_first_host:
             print(f"{'restored' if restored else 'starting'} at step {step}", file=sys.stderr)
         if save_first and restored is None:
@@ -207,38 +209,6 @@ def evaluator(
     return evaluate
 
 
-class _HeldOut:
-    """The held-out loss: when it is due, and what it was at each step up to now."""
-
-    def __init__(
-        self,
-        eval_fn: Callable[[TrainState], Mapping[str, Any]] | None,
-        period: int,
-        train_steps: int,
-        lines: metrics.MetricsFile,
-        step: int,
-    ):
-        self._eval_fn = eval_fn
-        self._period = period
-        self._last = train_steps
-        self._lines = lines
-        self.scores: dict[int, Mapping[str, Any]] = dict(lines.held_out(step))
-
-    def is_due(self, step: int) -> bool:
-        is_time = step > 0 and (step == self._last or step % self._period == 0)
-        return self._eval_fn is not None and is_time and step not in self.scores
-
-    def run(self, step: int, state: TrainState) -> None:
-        """Writes the line, unless SIGTERM comes; then it stays due."""
-        assert self._eval_fn is not None
-        try:
-            values = self._eval_fn(state)
-        except stopping.Stopped:
-            return
-        self._lines.append(step, "validation", values)
-        self.scores[step] = values
-
-
 class _Clock:
     """Times the steps since the last line, without compilation, held-out losses and saving."""
 
@@ -316,21 +286,6 @@ def _check_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"Expected {name} >= 1, got {value}.")
-
-
-def _check_keep(
-    keep: checkpoints.Keep | None, has_held_out: bool, eval_period: int, save_period: int
-) -> None:
-    if keep is None or keep.best is None:
-        return
-    if not has_held_out:
-        raise ValueError("The best checkpoints are told by a held-out loss; there is none.")
-    if save_period % eval_period:
-        raise ValueError(
-            "The best checkpoints are told by a held-out loss at every one of them: expected "
-            f"save_period to be a multiple of eval_period, got {save_period} and {eval_period}; "
-            f"eval_period={save_period} would do."
-        )
 
 
 def _check_same_data(stored: Mapping[str, Any], now: Mapping[str, Any], step: int) -> None:
