@@ -143,17 +143,17 @@ def run(
       ValueError: coverage below `min_coverage`, or settings that do not fit the data or an earlier
         run in `model_dir`.
     """
-    folder = epath.Path(model_dir) if dry_run else folders.make_folder(model_dir)
-    if packed_dir is None:
-        packed_dir = str(folder / "packed")
-        if folders.schema_of(packed_dir) is None and pack_again is not None and not dry_run:
-            pack_again(packed_dir)
     keep = checkpoints.Keep(
         checkpoints_to_keep,
         checkpoint_keep_period,
         checkpoint_keep_best,
         metric=checkpoint_best_metric,
     )
+    folder = epath.Path(model_dir) if dry_run else folders.make_folder(model_dir)
+    if packed_dir is None:
+        packed_dir = str(folder / "packed")
+        if folders.schema_of(packed_dir) is None and pack_again is not None and not dry_run:
+            pack_again(packed_dir)
     if eval_steps is not None and eval_steps < 1:
         raise ValueError(f"EVAL_STEPS: expected None or at least 1, got {eval_steps}")
     rows = PackedRows(packed_dir, "train", batch_rows=batch_size, seed=seed)

@@ -305,7 +305,7 @@ class Checkpoints:
             return None
 
     def _set_aside(self, failed: list[tuple[int, Exception]]) -> None:
-        for step, error in failed:
+        for step, error in failed if jax.process_index() == 0 else ():
             path = self.folder / str(step)
             aside = self.folder / f"{step}.corrupt"
             while aside.exists():  # of an earlier time
@@ -315,8 +315,7 @@ class Checkpoints:
                 f"before it is used. What was wrong: {type(error).__name__}: {error}",
                 stacklevel=3,
             )
-            if jax.process_index() == 0:
-                path.rename(aside)
+            path.rename(aside)
         if failed:
             if jax.process_count() > 1:
                 multihost_utils.sync_global_devices("checkpoints set aside")
