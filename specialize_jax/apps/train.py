@@ -196,17 +196,17 @@ def run(
       ValueError: coverage below `min_coverage`, settings that do not fit the data or an earlier
         run in `model_dir`, or an evaluation question that is trained on.
     """
-    folder = epath.Path(model_dir) if dry_run else folders.make_folder(model_dir)
-    if packed_dir is None:
-        packed_dir = str(folder / "packed")
-        if pack_again is not None and not dry_run:
-            processes.first_alone(functools.partial(_pack_once, pack_again, packed_dir), "packed")
     keep = checkpoints.Keep(
         checkpoints_to_keep,
         checkpoint_keep_period,
         checkpoint_keep_best,
         metric=checkpoint_best_metric,
     )
+    folder = epath.Path(model_dir) if dry_run else folders.make_folder(model_dir)
+    if packed_dir is None:
+        packed_dir = str(folder / "packed")
+        if pack_again is not None and not dry_run:
+            processes.first_alone(functools.partial(_pack_once, pack_again, packed_dir), "packed")
     if eval_steps is not None and eval_steps < 1:
         raise ValueError(f"EVAL_STEPS: expected None or at least 1, got {eval_steps}")
     if accuracy_questions < 0:

@@ -16,8 +16,6 @@ Arrays and manifest are written while training goes on.
 
 import concurrent.futures
 import contextlib
-import shutil
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -28,12 +26,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from specialize_jax.schemas import SchemaError, folders
 from specialize_jax.training import disk, manifest
-from specialize_jax.training.disk import CheckpointError
+from specialize_jax.training.disk import CheckpointError, prepare
 from specialize_jax.training.keeping import Keep, Policy, Scores
 from specialize_jax.training.stored import (
-    absolute,
     all_steps,
     check,
     check_fits,
@@ -282,7 +278,7 @@ class Checkpoints:
         """Removes what is removed by name only, and what is unfinished of a step or of all."""
         if jax.process_index() == 0 and manifest.is_for(self.folder):
             for path in [*self.folder.glob(step + _UNFINISHED), self.folder / _REMOVED]:
-                _remove(path)
+                disk.remove(path)
 
     def _restore(self, step: int, like: TrainState) -> Restored:
         check_manifest(self.folder / str(step))
@@ -309,7 +305,7 @@ class Checkpoints:
             return None
 
     def _set_aside(self, failed: list[tuple[int, Exception]]) -> None:
-        for step, error in failed:
+        for step, error in failed if jax.process_index() == 0 else ():
             path = self.folder / str(step)
             aside = self.folder / f"{step}.corrupt"
             while aside.exists():  # of an earlier time
@@ -319,42 +315,11 @@ class Checkpoints:
                 f"before it is used. What was wrong: {type(error).__name__}: {error}",
                 stacklevel=3,
             )
-            if jax.process_index() == 0:
-                path.rename(aside)
+            path.rename(aside)
         if failed:
             if jax.process_count() > 1:
                 multihost_utils.sync_global_devices("checkpoints set aside")
             self._manager.reload()
-
-
-def prepare(folder: epath.PathLike) -> epath.Path:
-    """Makes the folder, and finds out now, not at the first save, whether it can be written.
-
-    Args:
-      folder: of checkpoints; a relative path is taken from the working folder.
-
-    Returns:
-      Its absolute path.
-
-    Raises:
-      CheckpointError: it cannot be written.
-    """
-    folder = absolute(folder)
-    if jax.process_index() == 0:
-        try:
-            folders.make_folder(folder)
-        except SchemaError as error:
-            raise CheckpointError(f"Cannot write checkpoints to {folder}: {error}") from error
-    return folder
-
-
-def _remove(path: epath.Path) -> None:
-    """Removes a folder that others may still be writing to; if it stays, the next run does."""
-    for _ in range(20):
-        shutil.rmtree(path, ignore_errors=True)
-        if not path.exists():
-            return
-        time.sleep(0.05)
 
 
 def _all_but_params(state: TrainState) -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""A disk that is full, or cannot be written any more, said in words."""
+"""Folders on a disk, and a disk that is full or cannot be written any more, said in words."""
 
 import contextlib
 import errno
 import shutil
+import time
 from collections.abc import Iterator
 
+import jax
 from etils import epath
+
+from specialize_jax.schemas import SchemaError, folders
 
 
 class CheckpointError(OSError):
@@ -65,3 +69,39 @@ def _free(path: epath.PathLike) -> str:
         return f"{shutil.disk_usage(path).free:,} bytes"
     except OSError:  # in a bucket, or not there
         return "an unknown number of bytes"
+
+
+def absolute(folder: epath.PathLike) -> epath.Path:
+    """The folder from the root; a relative one is taken from the working folder."""
+    folder = epath.Path(folder)
+    return folder if "://" in str(folder) else folder.expanduser().absolute()
+
+
+def prepare(folder: epath.PathLike) -> epath.Path:
+    """Makes the folder, and finds out now, not at the first save, whether it can be written.
+
+    Args:
+      folder: of checkpoints; a relative path is taken from the working folder.
+
+    Returns:
+      Its absolute path.
+
+    Raises:
+      CheckpointError: it cannot be written.
+    """
+    folder = absolute(folder)
+    if jax.process_index() == 0:
+        try:
+            folders.make_folder(folder)
+        except SchemaError as error:
+            raise CheckpointError(f"Cannot write checkpoints to {folder}: {error}") from error
+    return folder
+
+
+def remove(path: epath.Path) -> None:
+    """Removes a folder that others may still be writing to; if it stays, the next run does."""
+    for _ in range(20):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(0.05)

@@ -90,6 +90,27 @@ class Keep:
             f"held-out lines have {', '.join(choices)}. Everything is saved and kept."
         )
 
+    def check_periods(self, save_period: int, eval_period: int | None) -> None:
+        """Checks that every checkpoint has a held-out loss, if the best are asked for.
+
+        Args:
+          save_period: steps between checkpoints.
+          eval_period: steps between held-out losses; None where there are none.
+
+        Raises:
+          ValueError: it has not.
+        """
+        if self.best is None:
+            return
+        if eval_period is None:
+            raise ValueError("The best checkpoints are told by a held-out loss; there is none.")
+        if save_period % eval_period:
+            raise ValueError(
+                "The best checkpoints are told by a held-out loss at every one of them: expected "
+                f"save_period to be a multiple of eval_period, got {save_period} and "
+                f"{eval_period}; eval_period={save_period} would do."
+            )
+
     def _badness(self, value: float | None) -> float:
         if value is None or math.isnan(value):  # worse than any number
             return math.inf

@@ -106,7 +106,8 @@ def fit(
     """
     _check_positive(batch_size=batch_size, save_period=save_period, log_period=log_period)
     _check_positive(eval_period=eval_period)
-    _check_keep(keep, eval_fn is not None, eval_period, save_period)
+    if keep is not None:
+        keep.check_periods(save_period, None if eval_fn is None else eval_period)
     model_dir = epath.Path(model_dir)
     folder = model_dir / "checkpoints"
     is_first_host = jax.process_index() == 0
@@ -243,21 +244,6 @@ def _check_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"Expected {name} >= 1, got {value}.")
-
-
-def _check_keep(
-    keep: checkpoints.Keep | None, has_held_out: bool, eval_period: int, save_period: int
-) -> None:
-    if keep is None or keep.best is None:
-        return
-    if not has_held_out:
-        raise ValueError("The best checkpoints are told by a held-out loss; there is none.")
-    if save_period % eval_period:
-        raise ValueError(
-            "The best checkpoints are told by a held-out loss at every one of them: expected "
-            f"save_period to be a multiple of eval_period, got {save_period} and {eval_period}; "
-            f"eval_period={save_period} would do."
-        )
 
 
 def _check_same_data(stored: Mapping[str, Any], now: Mapping[str, Any], step: int) -> None:

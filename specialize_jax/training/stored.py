@@ -14,7 +14,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from specialize_jax.schemas import SchemaError, folders
-from specialize_jax.training import manifest
+from specialize_jax.training import disk, manifest
 from specialize_jax.training.disk import CheckpointError
 
 _CONFIG = "config.json"
@@ -22,7 +22,7 @@ _CONFIG = "config.json"
 
 def all_steps(folder: epath.PathLike) -> list[int]:
     """Steps of the complete checkpoints in a folder, ascending; none where it does not exist."""
-    folder = absolute(folder)
+    folder = disk.absolute(folder)
     if not folder.exists():
         return []
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and _is_complete(p))
@@ -100,7 +100,7 @@ def params_path(folder: epath.PathLike, step: int) -> epath.Path:
     Raises:
       CheckpointError: no such step.
     """
-    folder = absolute(folder)
+    folder = disk.absolute(folder)
     if step not in (steps := all_steps(folder)):
         raise CheckpointError(f"No checkpoint of step {step} in {folder}; it has {steps}.")
     return folder / str(step) / "params"
@@ -152,7 +152,7 @@ def read_config(folder: epath.PathLike) -> dict[str, Any]:
     Raises:
       CheckpointError: there is none, or it is not a JSON object with the key `model`.
     """
-    path = absolute(folder) / _CONFIG
+    path = disk.absolute(folder) / _CONFIG
     if not path.exists():
         raise CheckpointError(f"No {path}: the folder holds no checkpoints written by training.")
     try:
@@ -200,12 +200,6 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
-
-
-def absolute(folder: epath.PathLike) -> epath.Path:
-    """The folder from the root; a relative one is taken from the working folder."""
-    folder = epath.Path(folder)
-    return folder if "://" in str(folder) else folder.expanduser().absolute()
 
 
 def _is_complete(path: epath.Path) -> bool:

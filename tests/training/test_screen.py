@@ -42,7 +42,8 @@ def test_a_line_says_that_data_was_waited_for(capsys):
 def test_a_held_out_line(capsys):
     known = values() | {"accuracy/zero_shot_chain_of_thought": 0.5}
     assert shown(capsys, 1, 2, "validation", known) == (
-        "step 1/2  held-out  loss 1.5000 (kl 0.5000, ce 2.5000)  zscot 1.500  accuracy zscot 50.0%\n"
+        "step 1/2  held-out  loss 1.5000 (kl 0.5000, ce 2.5000)  zscot 1.500  "
+        "accuracy zscot 50.0%\n"
     )
 
 
