@@ -13,24 +13,24 @@ from typing import Any
 import jax
 from etils import epath
 
-from specialize_jax import convert, losses, models, tokenizers, training
+from specialize_jax import losses, tokenizers, training
 from specialize_jax.apps import (
     data_dir,
+    earlier_run,
     evaluation_sets,
     gin_setup,
     processes,
     program,
     provenance,
     questions,
+    trackers,
 )
 from specialize_jax.apps import dry_run as preview
 from specialize_jax.apps import held_out as held_out_accuracy
-from specialize_jax.apps.tensorboard import EventsWriter
-from specialize_jax.apps.wandb_run import WandbRun
 from specialize_jax.data.packed import PackedRows
 from specialize_jax.models import Model
 from specialize_jax.schemas import folders
-from specialize_jax.training import TrainState, checkpoints, metrics, partitioning, stopping
+from specialize_jax.training import TrainState, checkpoints, partitioning, stopping
 
 EPILOG = """\
 example:
@@ -228,8 +228,8 @@ def run(
         "student_tokenizer": rows.info["student_tokenizer"],
         "data": rows.digest,
     }
-    check_same_run(folder / "checkpoints", config)
-    trained_on = trained_questions(packed_dir, rows.info, initial_checkpoint_path)
+    earlier_run.check_same_run(folder / "checkpoints", config)
+    trained_on = earlier_run.trained_questions(packed_dir, rows.info, initial_checkpoint_path)
     held_out = questions.read_validation(packed_dir, rows.info)
     evaluation_sets.check_training(
         trained_on, held_out, sets, packed_dir, allowed=allow_contamination
@@ -264,7 +264,7 @@ def run(
     def start() -> TrainState:
         if initial_checkpoint_path is None:
             return made.start(None)
-        params = load_initial(
+        params = earlier_run.load_params(
             initial_checkpoint_path,
             model,
             shapes=made.like.params,
@@ -322,7 +322,7 @@ def run(
         keep=keep,
         config=config,
         step_flops=step_flops,
-        writers=open_writers(folder, tensorboard, wandb_project, wandb_name),
+        writers=trackers.open_writers(folder, tensorboard, wandb_project, wandb_name),
         profile_steps=profile_steps,
         max_loss_rise=max_loss_rise,
         describe_row=rows.describe,
@@ -331,41 +331,6 @@ def run(
     word = "done" if reached == train_steps else f"at step {reached} of {train_steps}"
     print(f"{word}: {folder}")
     return reached == train_steps
-
-
-def trained_questions(
-    packed_dir: str, info: dict[str, Any], initial_checkpoint_path: str | None
-) -> frozenset[str] | None:
-    """Returns the hashes of the questions of packed rows, and of the run that is started from.
-
-    None where nothing says those of the rows. What a published checkpoint saw is not known.
-    """
-    hashes = questions.read_training(packed_dir, info)
-    if hashes is None or initial_checkpoint_path is None:
-        return hashes
-    before = _own_checkpoint(epath.Path(initial_checkpoint_path))
-    earlier = None if before is None else evaluation_sets.record_of(before.parent.parent)
-    return hashes | (earlier or frozenset())
-
-
-def open_writers(
-    folder: epath.Path, tensorboard: bool, wandb_project: str | None, wandb_name: str | None
-) -> list[metrics.Writer]:
-    """Returns what gets the lines of a run beside `metrics.jsonl`; none on a host but the first.
-
-    Raises:
-      ValueError: wandb is asked for and not there.
-    """
-    writers: list[metrics.Writer] = []
-    if jax.process_index() != 0:
-        return writers
-    gin_text = gin_setup.operative_config()
-    if tensorboard:
-        indented = "".join(f"    {line}\n" for line in gin_text.splitlines())  # Markdown's code
-        writers.append(EventsWriter(folder / "tensorboard", {"gin": indented}))
-    if wandb_project is not None:
-        writers.append(WandbRun(folder, wandb_project, wandb_name, {"gin": gin_text}))
-    return writers
 
 
 def check_settings(info: dict[str, Any], model: Model, objective: str, min_coverage: float) -> None:
@@ -390,83 +355,3 @@ def check_settings(info: dict[str, Any], model: Model, objective: str, min_cover
             "a teacher distribution, and all others would be trained as by match_sample. Align "
             "records with log-probabilities, use objectives/match_sample.gin, or set MIN_COVERAGE"
         )
-
-
-def check_same_run(folder: epath.Path, config: dict[str, Any]) -> None:
-    """Checks that checkpoints of an earlier run are of the same student, objective and data.
-
-    Raises:
-      ValueError: they are not; every differing setting is named.
-    """
-    if checkpoints.latest_step(folder) is None:
-        return
-    before = checkpoints.read_config(folder)
-    changed = _differences(before["model"], config["model"])
-    if changed:
-        raise ValueError(
-            f"'{folder}' holds checkpoints of another student ({changed}); give another MODEL_DIR"
-        )
-    # Runs of earlier versions do not name what they could not choose.
-    names = {"objective": None, "data": None, **dataclasses.asdict(losses.Rule())}
-    changed = _differences(
-        *({name: run.get(name, usual) for name, usual in names.items()} for run in (before, config))
-    )
-    if changed:
-        raise ValueError(
-            f"'{folder}' holds checkpoints of another run ({changed}; data is a hash of the packed "
-            "rows); give another MODEL_DIR"
-        )
-
-
-def load_initial(path: str, model: Model, *, shapes: Any, student_tokenizer: dict[str, Any]) -> Any:
-    """Loads parameters for a student to start from.
-
-    Args:
-      path: a Hugging Face folder, a folder that `train` or `convert` wrote, or one of its
-        checkpoints.
-      model: the student.
-      shapes: of its parameters, with shardings.
-      student_tokenizer: of the data, to be compared with that of an earlier run.
-
-    Raises:
-      ValueError: the folder holds a student of another shape or tokenizer.
-    """
-    found = _own_checkpoint(epath.Path(path))
-    if found is None:
-        # Master parameters are float32, whatever the folder was saved in.
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-        config, params = convert.load_hf(
-            path, dtype="float32", shardings=shardings, vocab_size=model.config.vocab_size
-        )
-        changed = _differences(dataclasses.asdict(config), dataclasses.asdict(model.config))
-    else:
-        run = checkpoints.read_config(found.parent)
-        changed = _differences(run["model"], dataclasses.asdict(model.config))
-        # What `convert` made of a checkpoint without a tokenizer has none.
-        if (stored := run["student_tokenizer"]) is not None:
-            there, here = stored["sha256"], student_tokenizer["sha256"]
-            if there != here:
-                changed = f"student_tokenizer: {there[:12]} there, {here[:12]} here; {changed}"
-    if changed:
-        raise ValueError(f"INITIAL_CHECKPOINT_PATH '{path}' is not a '{model.name}': {changed}")
-    if found is not None:
-        params = checkpoints.restore_params(found.parent, int(found.name), shapes)
-    return params
-
-
-def _own_checkpoint(path: epath.Path) -> epath.Path | None:
-    """Returns the checkpoint that a path means, if it is of a run of ours."""
-    if path.name.isdigit() and (path.parent / "config.json").exists():
-        return path
-    folder = path / "checkpoints"
-    step = checkpoints.latest_step(folder)
-    return None if step is None else folder / str(step)
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """Returns which settings of a stored student differ from the one asked for.
-
-    What changes how a student is computed, and not what its parameters are, may differ.
-    """
-    asked = {name: value for name, value in here.items() if name not in models.NUMERICS}
-    return folders.differences(there, asked)

@@ -56,7 +56,7 @@ def test_training_and_evaluation_refuse_it_and_say_what_it_is(data, tmp_path, ca
     # A student knows what the one that it was started from was trained on.
     (tmp_path / "model" / "training_questions.json").unlink()
     evaluation_sets.keep_record(tmp_path / "model", frozenset({"earlier"}))
-    found = train.trained_questions(PACKED, INFO, str(tmp_path / "model"))
+    found = earlier_run.trained_questions(PACKED, INFO, str(tmp_path / "model"))
     assert found == {"earlier"} | questions.read_training(PACKED, INFO)
 
 
