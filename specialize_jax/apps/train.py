@@ -30,7 +30,7 @@ from specialize_jax.apps import held_out as held_out_accuracy
 from specialize_jax.data.packed import PackedRows
 from specialize_jax.models import Model
 from specialize_jax.schemas import folders
-from specialize_jax.training import TrainState, checkpoints, partitioning, stopping
+from specialize_jax.training import TrainState, checkpoints, partitioning, preemption
 
 EPILOG = """\
 example:
@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
         )
         try:
             is_done = train(sets=sets)
-        except stopping.Stopped as stopped:
+        except preemption.Stopped as stopped:
             print(stopped, file=sys.stderr)
             is_done = False
     return 0 if is_done else 128 + signal.SIGTERM

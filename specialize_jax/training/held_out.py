@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from specialize_jax.training import metrics, partitioning, prefetch, stopping
+from specialize_jax.training import metrics, partitioning, preemption, prefetch
 from specialize_jax.training.step import EvalStep
 from specialize_jax.training.train_state import TrainState
 
@@ -40,7 +40,7 @@ def evaluator(
         sums: list[Any] = []
         place = functools.partial(partitioning.place, mesh=mesh, batch_rows=None)
         with prefetch.Prefetch(iter(batches()), place) as ready:
-            for batch in stopping.until_stopped(ready):
+            for batch in preemption.until_stopped(ready):
                 sums.append(eval_step(state.params, batch))
                 if len(sums) > _AHEAD:  # what the device was given has to end before a save begins
                     jax.block_until_ready(sums[-1 - _AHEAD])
@@ -87,7 +87,7 @@ class HeldOut:
         assert self._eval_fn is not None
         try:
             values = self._eval_fn(state)
-        except stopping.Stopped:
+        except preemption.Stopped:
             return
         self._tell(step, "validation", values)
         self.scores[step] = values

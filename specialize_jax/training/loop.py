@@ -14,10 +14,10 @@ from specialize_jax.training import (
     checkpoints,
     metrics,
     partitioning,
+    preemption,
     prefetch,
     profiling,
     screen,
-    stopping,
     stops,
 )
 from specialize_jax.training.held_out import HeldOut
@@ -99,7 +99,7 @@ def fit(
       stops.NotFiniteError: names the step whose loss or gradient is not finite. The state before
         it is saved, and `stopped_at_<step>.json` names the examples of its batch.
       stops.DivergedError: the loss rose by more than `max_loss_rise`; the same is left.
-      stopping.Stopped: SIGTERM came in the last held-out loss; all steps are done and saved.
+      preemption.Stopped: SIGTERM came in the last held-out loss; all steps are done and saved.
       ValueError: a period is not positive, the data ended early, it is not the data that the
         checkpoint was trained on, or the best checkpoints cannot be told.
       checkpoints.CheckpointError: see there.
@@ -113,7 +113,7 @@ def fit(
     is_first_host = jax.process_index() == 0
     with (
         contextlib.ExitStack() as at_end,
-        stopping.StopSignal() as stop,  # outlives the last save, which a second signal would end
+        preemption.StopSignal() as stop,  # outlives the last save, which a second signal would end
         checkpoints.Checkpoints(folder, keep=keep, config=config) as saved,
         profiling.Trace(model_dir / "profile", profile_steps) as trace,
     ):
@@ -209,7 +209,7 @@ def fit(
             save(state, step)
             person.say(f"SIGTERM: saved step {step} of {train_steps}")
     if step == train_steps and held_out.is_due(step):
-        raise stopping.Stopped(f"SIGTERM: saved step {step}; its held-out loss is still to come")
+        raise preemption.Stopped(f"SIGTERM: saved step {step}; its held-out loss is still to come")
     return state
 
 

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from specialize_jax import training
-from specialize_jax.training import checkpoints, manifest, stopping
+from specialize_jax.training import checkpoints, manifest, preemption
 from tests.training import toy
 
 STEPS = 6
@@ -58,7 +58,9 @@ def test_a_long_held_out_loss_is_cut_and_made_up_for(uninterrupted, tmp_path, cu
 
 
 def test_the_last_held_out_loss_is_not_forgotten(uninterrupted, tmp_path, cut_evaluation):
-    with pytest.raises(stopping.Stopped, match="saved step 6; its held-out loss is still to come"):
+    with pytest.raises(
+        preemption.Stopped, match="saved step 6; its held-out loss is still to come"
+    ):
         toy.full_run(tmp_path, STEPS, eval_fn=cut_evaluation[0], eval_period=3, save_period=3)
     assert checkpoints.latest_step(tmp_path / "checkpoints") == STEPS
     assert [line["step"] for line in toy.lines(tmp_path)] == [3, 3, 6]
@@ -112,4 +114,4 @@ def test_while_a_checkpoint_is_written_it_is_finished(uninterrupted, tmp_path, m
 
 
 def test_elsewhere_nothing_is_cut():
-    assert list(stopping.until_stopped(range(3))) == [0, 1, 2]
+    assert list(preemption.until_stopped(range(3))) == [0, 1, 2]
