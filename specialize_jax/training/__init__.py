@@ -14,7 +14,7 @@
 | `screen`       | the line on the screen, and the clock behind it                             |
 | `stops`        | NaN and divergence: what stops a run, and what it then leaves               |
 | `profiling`    | a profiler's trace of some steps                                            |
-| `loop`         | `fit`: the training program; `preemption`: SIGTERM                            |
+| `loop`         | `fit`: the training program; `preemption`: SIGTERM                          |
 
 The one contract with a model is `loss_fn(params, batch, rng) -> (loss_sum, metrics)`; `step` says
 what it has to return.
