@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from specialize_jax.apps import evaluation_sets, questions
+from specialize_jax.apps import earlier_run, evaluation_sets, questions
 from specialize_jax.data import corpus, formats
 from specialize_jax.evaluation import contamination
 from tests.apps.line import FIXTURES, gin, run, write_data
