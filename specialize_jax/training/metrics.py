@@ -16,6 +16,14 @@ from specialize_jax.schemas import Format, folders
 
 FORMATS = tuple(Format(number).label for number in Format)
 
+TIMED = ("time", "tokens_per_second", "mfu", "data_wait")
+"""Values of a line that two runs of the same thing do not share."""
+
+
+def untimed(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a line without its `TIMED` values."""
+    return {name: value for name, value in line.items() if name not in TIMED}
+
 
 class Window:
     """Sums over the updates since the last line, added on the host in float64.

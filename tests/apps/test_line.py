@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from specialize_jax.schemas import folders
-from specialize_jax.training import checkpoints
+from specialize_jax.training import checkpoints, metrics
 from tests.apps.line import FIXTURES, gin, run, write_data
 from tests.fixtures import world
 
@@ -210,9 +210,6 @@ def test_kill_nine_and_the_same_command_again_give_the_same_parameters(line, tmp
         np.testing.assert_array_equal(one, other)
 
     def values(folder):
-        rows = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
-        return [
-            {k: v for k, v in r.items() if k not in ("time", "tokens_per_second")} for r in rows
-        ]
+        return [metrics.untimed(line) for line in metrics.read(folder / "metrics.jsonl")]
 
     assert values(model) == values(line / "model")

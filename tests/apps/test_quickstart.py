@@ -15,6 +15,7 @@ import pytest
 
 from specialize_jax.apps import quickstart
 from specialize_jax.schemas import folders
+from specialize_jax.training import metrics
 from tests.apps.line import run
 
 # Everything is there, and nothing takes long. What it learns is of no matter here.
@@ -47,17 +48,13 @@ KILLS = [
 def numbers(out: pathlib.Path) -> dict:
     """What a run must give again: accuracies, losses, and the settings, without paths and times."""
     value = json.loads((out / "results.json").read_text())
-    lines = (out / "student" / "metrics.jsonl").read_text().splitlines()
-    metrics = [json.loads(line) for line in lines]
-    for line in metrics:
-        for name in ("time", "tokens_per_second"):
-            line.pop(name, None)
+    lines = [metrics.untimed(line) for line in metrics.read(out / "student" / "metrics.jsonl")]
     hashes = [
         entry["sha256"]
         for part, schema in (("records", "teacher_records"), ("aligned", "aligned_examples"))
         for entry in folders.read_info(out / part, schema)["shards"]
     ]
-    return {"families": value["families"], "metrics": metrics, "hashes": hashes}
+    return {"families": value["families"], "metrics": lines, "hashes": hashes}
 
 
 def start(out: pathlib.Path) -> subprocess.Popen:

@@ -25,12 +25,7 @@ def _assert_equal(ours, expected):
 
 
 def _lines(model_dir):
-    """The file without what differs between any two runs."""
-    changing = ("time", "tokens_per_second", "data_wait")
-    return [
-        {name: value for name, value in line.items() if name not in changing}
-        for line in metrics.read(model_dir / "metrics.jsonl")
-    ]
+    return [metrics.untimed(line) for line in metrics.read(model_dir / "metrics.jsonl")]
 
 
 @pytest.fixture(scope="module")
