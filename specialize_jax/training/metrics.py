@@ -16,10 +16,15 @@ from etils import epath
 from specialize_jax.schemas import Format, folders
 from specialize_jax.training import disk
 
-TIMED = ("time", "steps_per_second", "tokens_per_second", "mfu", "data_wait")
-"""Names in a line that differ between two runs of the same settings."""
-
 FORMATS = tuple(Format(number).label for number in Format)
+
+TIMED = ("time", "steps_per_second", "tokens_per_second", "mfu", "data_wait")
+"""Values of a line that two runs of the same thing do not share."""
+
+
+def untimed(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a line without its `TIMED` values."""
+    return {name: value for name, value in line.items() if name not in TIMED}
 
 
 class Window:

@@ -221,11 +221,7 @@ def test_kill_nine_and_the_same_command_again_give_the_same_parameters(line, tmp
         np.testing.assert_array_equal(one, other)
 
     def values(folder):
-        rows = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
-        return [
-            {k: v for k, v in r.items() if k not in metrics.TIMED and not k.startswith("accuracy/")}
-            for r in rows
-        ]
+        return [metrics.untimed(line) for line in metrics.read(folder / "metrics.jsonl")]
 
     assert values(model) == values(line / "model")
 

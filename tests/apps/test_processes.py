@@ -122,7 +122,9 @@ def test_alone_nothing_is_joined_and_this_process_is_the_first():
     assert done == [True]
 
 
-def test_others_that_are_not_there_are_named(tmp_path, capsys):
+def test_others_that_are_not_there_are_named(tmp_path, capsys, monkeypatch):
+    for name in ("KUBERNETES_SERVICE_HOST", "SLURM_STEP_NODELIST", "OMPI_MCA_orte_hnp_uri"):
+        monkeypatch.delenv(name, raising=False)
     arguments = ["train", "--gin_file=testing/tiny.gin", gin("MODEL_DIR", str(tmp_path / "m"))]
     assert run(*arguments, "--multiprocess_gpu") == 1
     assert "Give --coordinator_address" in capsys.readouterr().err

@@ -48,17 +48,13 @@ KILLS = [
 def numbers(out: pathlib.Path) -> dict:
     """What a run must give again: accuracies, losses, and the settings, without paths and times."""
     value = json.loads((out / "results.json").read_text())
-    lines = (out / "student" / "metrics.jsonl").read_text().splitlines()
-    metric_lines = [json.loads(line) for line in lines]
-    for line in metric_lines:
-        for name in metrics.TIMED:
-            line.pop(name, None)
+    lines = [metrics.untimed(line) for line in metrics.read(out / "student" / "metrics.jsonl")]
     hashes = [
         entry["sha256"]
         for part, schema in (("records", "teacher_records"), ("aligned", "aligned_examples"))
         for entry in folders.read_info(out / part, schema)["shards"]
     ]
-    return {"families": value["families"], "metrics": metric_lines, "hashes": hashes}
+    return {"families": value["families"], "metrics": lines, "hashes": hashes}
 
 
 def start(out: pathlib.Path) -> subprocess.Popen:

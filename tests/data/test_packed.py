@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from specialize_jax.data import packed, packing
 from specialize_jax.data.packing import Example, Lengths
@@ -72,6 +74,25 @@ def test_resuming_and_hosts_read_the_same_rows(folder):
     halves = [whole.batches_from(0, rows=rows) for rows in ([0, 1], [2, 3])]
     for expected in batches_seen:
         assert [t for half in halves for t in tokens(next(half))] == expected
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_number_of_hosts_from_any_batch_on_reads_the_rows_of_one(folder, data):
+    """However the rows of a batch lie on hosts, and wherever a run goes on."""
+    batch_rows = data.draw(st.integers(1, 6))
+    host_of_row = data.draw(st.lists(st.integers(0, 3), min_size=batch_rows, max_size=batch_rows))
+    first = data.draw(st.integers(0, 9)) * batch_rows
+    plain = packed.PackedRows(folder, "train", batch_rows=1, seed=5)
+    expected = [tokens(plain.batch([first + i]))[0] for i in range(2 * batch_rows)]
+    found = [0] * (2 * batch_rows)
+    for host in set(host_of_row):
+        rows = [row for row, owner in enumerate(host_of_row) if owner == host]
+        own = packed.PackedRows(folder, "train", batch_rows=batch_rows, seed=5)
+        for number, batch in zip(range(2), own.batches_from(first, rows=rows), strict=False):
+            for row, token in zip(rows, tokens(batch), strict=True):
+                found[number * batch_rows + row] = token
+    assert found == expected
 
 
 def test_data_state(folder):

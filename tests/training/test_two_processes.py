@@ -69,11 +69,7 @@ def _wait_for_step(model_dir, step, pair):
 
 
 def _lines(model_dir):
-    changing = ("time", "tokens_per_second", "data_wait")
-    return [
-        {name: value for name, value in line.items() if name not in changing}
-        for line in metrics.read(model_dir / "metrics.jsonl")
-    ]
+    return [metrics.untimed(line) for line in metrics.read(model_dir / "metrics.jsonl")]
 
 
 def _params(model_dir):

@@ -114,10 +114,7 @@ def full_run(
 
 def lines(model_dir: pathlib.Path) -> list[dict[str, Any]]:
     """Those of `metrics.jsonl`, without what differs between any two runs."""
-    return [
-        {name: value for name, value in line.items() if name not in metrics.TIMED}
-        for line in metrics.read(model_dir / "metrics.jsonl")
-    ]
+    return [metrics.untimed(line) for line in metrics.read(model_dir / "metrics.jsonl")]
 
 
 def assert_equal(ours: Any, expected: Any) -> None:
