@@ -221,7 +221,9 @@ def test_kill_nine_and_the_same_command_again_give_the_same_parameters(line, tmp
         np.testing.assert_array_equal(one, other)
 
     def values(folder):
-        return [metrics.untimed(line) for line in metrics.read(folder / "metrics.jsonl")]
+        lines = [metrics.untimed(line) for line in metrics.read(folder / "metrics.jsonl")]
+        # `line` has asked held-out questions besides.
+        return [{k: v for k, v in line.items() if "accuracy/" not in k} for line in lines]
 
     assert values(model) == values(line / "model")
 

@@ -4,6 +4,7 @@ python -m tests.training.multi_device [MODEL_DIR STEPS]: without arguments the c
 else a run over however many devices there are.
 """
 
+import functools
 import sys
 import tempfile
 
@@ -34,20 +35,36 @@ def main() -> None:
             # The checkpoint goes on in another mesh.
             final = _fit(*second, folder, STEPS)
         assert final.step == STEPS
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), final, expected
-        )
+        _assert_close(final, expected)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _fit(2, 2, folder, STEPS, batches=_nan_at_the_third_update)
+        except training.NotFiniteError as error:
+            assert f"saved as {folder}/checkpoints/2. " in str(error)
+        # What it left goes on as if nothing had been.
+        final = _fit(4, 1, folder, STEPS)
+        _assert_close(final, expected)
     print("equal")
 
 
-def _fit(fsdp: int, model: int, folder: str, steps: int):
+def _nan_at_the_third_update(start: int):
+    for number, batch in enumerate(toy.batches(start), start // toy.BATCH + 1):
+        yield batch | {"weights": batch["weights"] * np.float32(np.nan if number > 2 else 1)}
+
+
+def _assert_close(ours, expected):
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, ours, expected)
+
+
+def _fit(fsdp: int, model: int, folder: str, steps: int, batches=toy.batches):
     mesh, like, start, train_step = toy.on_mesh(fsdp, model)
     return training.fit(
         like,
         start,
         train_step,
         model_dir=folder,
-        batches=toy.batches,
+        batches=batches,
         data_state=toy.data_state,
         batch_size=toy.BATCH,
         train_steps=steps,
