@@ -105,7 +105,8 @@ class LastWords:
                 "The update was not applied, and the state before it is saved as "
                 f"{self._save(before_halt(state), step - 1)}. The same command comes to the same "
                 "numbers: go on with a lower learning rate, or in a new model_dir that starts from "
-                "this checkpoint's parameters, with another seed or a bound on the gradient's norm."
+                "this checkpoint's parameters (an earlier one's, if the loss had risen before), "
+                "with another seed or a bound on the gradient's norm."
             )
         else:
             kept = (
