@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from specialize_jax import convert, losses, models, tokenizers
+from specialize_jax import convert, losses, models
 from specialize_jax.apps import data_dir, evaluation_sets, gin_setup, program, provenance, questions
 from specialize_jax.apps import dry_run as preview
 from specialize_jax.apps import held_out as held_out_accuracy
@@ -43,13 +43,7 @@ def main(args: argparse.Namespace) -> int:
     # Packing imports TensorFlow: in a process of its own, with the same gin files.
     pack_again = functools.partial(_pack, gin_setup.flags(args))
     train = gin_setup.configured(args, run, pack_again=pack_again, dry_run=args.dry_run)
-    # Of `evaluate`, whose gin file a run may do without.
-    sets = evaluation_sets.Sets(
-        gin_setup.macro("EVAL_SETS") or (),
-        gin_setup.macro("EVAL_SETS_MODULE"),
-        args.data_dir or gin_setup.macro("DATA_DIR"),
-    )
-    is_done = train(sets=sets)
+    is_done = train(sets=evaluation_sets.from_gin(args.data_dir))
     return 0 if is_done else 128 + signal.SIGTERM
 
 
@@ -235,7 +229,7 @@ def run(
         )
         accuracy = held_out_accuracy.from_settings(
             model,
-            tokenizers.load(folder / tokenizer_file),
+            folder / tokenizer_file,
             held_out,
             rows.info,
             count=accuracy_questions,
