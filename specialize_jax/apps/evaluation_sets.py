@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from specialize_jax.apps import questions
+from specialize_jax.apps import gin_setup, questions
 from specialize_jax.evaluation import contamination, readers
 from specialize_jax.evaluation.readers import Question
 
@@ -29,6 +29,20 @@ class Sets(NamedTuple):
 
 
 NO_SETS = Sets()
+
+
+def from_gin(data: str | None) -> Sets:
+    """Returns the sets of `evaluate`, as far as the parsed gin files name them: a run may not.
+
+    Args:
+      data: folder of public data sets; None for the files' own.
+    """
+    names = gin_setup.macro("EVAL_SETS")
+    return Sets(
+        names if isinstance(names, (list, tuple)) else (),
+        gin_setup.macro("EVAL_SETS_MODULE"),
+        data or gin_setup.macro("DATA_DIR"),
+    )
 
 
 def import_module(module: str | None) -> None:

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from etils import epath
 from jax.sharding import Mesh
 
 from specialize_jax import tokenizers
@@ -51,7 +52,7 @@ def asked_formats(trained: Sequence[str]) -> list[Format]:
 
 def from_settings(
     model: Model,
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer_file: epath.PathLike,
     held_out: Sequence[HeldOut] | None,
     info: Mapping[str, Any],
     *,
@@ -62,7 +63,7 @@ def from_settings(
 
     Args:
       model: the student.
-      tokenizer: its tokenizer.
+      tokenizer_file: its tokenizer.
       held_out: the validation questions of packed rows; None where nothing says them.
       info: of the packed rows. Prompts and answers have the lengths of a row at most.
       count: questions to ask, the same at every call; 0 for none.
@@ -75,7 +76,7 @@ def from_settings(
     chosen = {q.id for q in readers.sample([one.question for one in held_out], count, seed=0)}
     return make_accuracy(
         model,
-        tokenizer,
+        tokenizers.load(tokenizer_file),
         [one for one in held_out if one.question.id in chosen],
         asked_formats(info["splits"]["train"]["formats"]),
         input_length=info["lengths"]["inputs"],

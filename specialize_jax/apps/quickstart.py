@@ -259,7 +259,8 @@ def main(args: argparse.Namespace) -> int:
 
 def is_for_evaluation(flag: str) -> bool:
     """Returns whether a gin flag binds a macro that only `evaluate` reads."""
-    is_of_training = flag.startswith(("--gin.EVAL_PERIOD=", "--gin.EVAL_STEPS="))
+    of_training = ("EVAL_PERIOD", "EVAL_STEPS", "EVAL_ACCURACY_QUESTIONS")
+    is_of_training = flag.startswith(tuple(f"--gin.{name}=" for name in of_training))
     return flag.startswith(("--gin.EVAL_", "--gin.MAX_DECODE_LENGTH=")) and not is_of_training
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from specialize_jax import losses, tokenizers, training
+from specialize_jax import losses, training
 from specialize_jax.apps import (
     data_dir,
     earlier_run,
@@ -56,14 +56,8 @@ def main(args: argparse.Namespace) -> int:
     pack_again = functools.partial(_pack, gin_setup.flags(args))
     with processes.joined(args):
         train = gin_setup.configured(args, run, pack_again=pack_again, dry_run=args.dry_run)
-        # Of `evaluate`, whose gin file a run may do without.
-        sets = evaluation_sets.Sets(
-            gin_setup.macro("EVAL_SETS") or (),
-            gin_setup.macro("EVAL_SETS_MODULE"),
-            args.data_dir or gin_setup.macro("DATA_DIR"),
-        )
         try:
-            is_done = train(sets=sets)
+            is_done = train(sets=evaluation_sets.from_gin(args.data_dir))
         except preemption.Stopped as stopped:
             print(stopped, file=sys.stderr)
             is_done = False
@@ -292,7 +286,7 @@ def run(
         )
         accuracy = held_out_accuracy.from_settings(
             model,
-            tokenizers.load(epath.Path(packed_dir) / tokenizer_file),
+            epath.Path(packed_dir) / tokenizer_file,
             held_out,
             rows.info,
             count=accuracy_questions,

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from specialize_jax import models
-from specialize_jax.apps import collect, evaluate, gin_setup, pack, train
+from specialize_jax.apps import collect, evaluate, evaluation_sets, gin_setup, pack, train
 from specialize_jax.tasks import distill, miniworld
 from specialize_jax.training import partitioning
 
@@ -284,6 +284,21 @@ def test_arguments_that_flags_set_are_not_checked():
     gin_setup.configured(args, evaluate.run, data="d")
     with pytest.raises(ValueError, match="DATA_DIR: expected str"):
         gin_setup.configured(args, evaluate.run)
+
+
+def test_the_evaluation_sets_of_a_run_are_known_to_training(tmp_path):
+    configured(train.run, "testing/tiny.gin")
+    tiny = evaluation_sets.Sets(("gsm8k", "multiarith", "asdiv", "svamp"), None, "d")
+    assert evaluation_sets.from_gin(None) == tiny
+    assert evaluation_sets.from_gin("other") == tiny._replace(data="other")
+    configured(train.run, "testing/tiny.gin", bindings=["EVAL_SETS = 'gsm8k'"])
+    assert evaluation_sets.from_gin(None).names == ()
+    # Without the file of `evaluate`, and with a macro that is left open.
+    (tmp_path / "own.gin").write_text("include 'runs/train.gin'\nEVAL_SETS = %gin.REQUIRED\n")
+    given = ["MODEL_DIR = 'm'", "MODEL = 1", "OBJECTIVE = 'o'", "BATCH_SIZE = 1"]
+    given += ["TRAIN_STEPS_RELATIVE = 1"]
+    configured(train.run, str(tmp_path / "own.gin"), given=given)
+    assert evaluation_sets.from_gin(None) == evaluation_sets.NO_SETS
 
 
 def test_unknown_macros_are_named_with_close_ones():

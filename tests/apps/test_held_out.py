@@ -144,7 +144,7 @@ def test_packed_rows_of_an_earlier_version_go_without(student, capsys):
     kept = questions.read_validation(PACKED, info)
     assert kept is None and questions.read_training(PACKED, info) is None
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
-    accuracy = held_out.from_settings(*student, kept, info, count=2, mesh=mesh)
+    accuracy = held_out.from_settings(student[0], world.TOKENIZER, kept, info, count=2, mesh=mesh)
     assert accuracy({}) == {}
     assert "no held-out accuracy: the packed rows are of an earlier" in capsys.readouterr().out
 
