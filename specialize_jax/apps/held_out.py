@@ -14,7 +14,7 @@ from specialize_jax.data import formats as formats_lib
 from specialize_jax.evaluation import readers, runner, scoring
 from specialize_jax.models import Model
 from specialize_jax.schemas import Format
-from specialize_jax.training import partitioning
+from specialize_jax.training import partitioning, preemption
 
 _AT_ONCE = 32
 _MODE = "corrected"
@@ -116,7 +116,11 @@ def make_accuracy(
     exams = [exam for fmt in formats for exam in _exams(fmt, held_out, answerer)]
 
     def accuracy(params: Any) -> dict[str, float]:
-        return {f"accuracy/{exam.format.label}": exam.sit(answerer, params) for exam in exams}
+        # SIGTERM may not wait for all of them.
+        return {
+            f"accuracy/{exam.format.label}": exam.sit(answerer, params)
+            for exam in preemption.until_stopped(exams)
+        }
 
     return accuracy
 
