@@ -27,9 +27,10 @@ MAX_DIGITS = 30
 """Characters of a number."""
 
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])|(?!0\d)\d+(?:\.\d+)?|\.\d+"
+_TIMES = r"x(?=[ \t]*[\d$(.])"  # 3x4 and 3 x (1 + 1), but no x that is a letter: 3x - 5
 _TOKEN = re.compile(
-    rf"[ \t]*(?:(?P<number>\$?[ ]?(?:{_NUMBER}))"
-    r"(?!(?!x[ ]?[-\d$(.])[\w%.²³¹])|(?P<sign>[-+*/()−–×÷x]))",  # 3x4, but not 3x
+    rf"[ \t]*(?:(?P<number>\$?[ ]?(?:{_NUMBER}))(?!(?!{_TIMES})[\w%.²³¹])"
+    rf"|(?P<sign>[-+*/()−–×÷]|{_TIMES}))",
     re.ASCII,
 )
 _SIGNS = {"−": "-", "–": "-", "×": "*", "x": "*", "÷": "/"}
@@ -166,7 +167,7 @@ _AND = re.compile(r"\d[ \t]+and[ \t]*$")
 # A number by itself: no unit of letters, no "1 1/2", nothing that goes on computing.
 _RIGHT_SIDE = re.compile(
     rf"[ \t]*(?P<number>-?\$?-?(?:{_NUMBER}))"
-    r"(?![.,]?[\w%]|[ ]?[-+*/×÷x][ ]?[\w(.$]|[ ]\d|[ ]and[ ]\d)",
+    r"(?![.,]?[\w%]|[ ]?[-+*/−–×÷x][ ]?[\w(.$]|[ ]\d|[ ]and[ ]\d)",
     re.ASCII,
 )
 _CUE = re.compile(r"\banswer(?:\b is\b|:)|####|^A:", re.IGNORECASE | re.MULTILINE)
@@ -214,7 +215,7 @@ def _equation(text: str, sign: int) -> Equation | None:
     tail = _LEFT_SIDE.search(text, low, sign)
     assert tail is not None  # it matches nothing at least
     for start in [tail.start(), *(b.end() for b in _BREAK.finditer(text, tail.start(), sign))]:
-        start = _LEADING.match(text, start).end()
+        start += len(_LEADING.match(text, start)[0])  # type: ignore[index]  # it matches nothing
         left, before = text[start:sign].rstrip(" \t"), text[low:start]
         if before[-1:].isalnum() or _AND.search(before):
             continue

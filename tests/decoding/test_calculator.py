@@ -28,9 +28,7 @@ def _expressions(draw, depth=3):
         text, python = draw(_expressions(depth=depth - 1))
         return f"-({text})", f"-({python})"
     left, right = draw(_expressions(depth=depth - 1)), draw(_expressions(depth=depth - 1))
-    sign, python = draw(
-        st.sampled_from([("+", "+"), ("-", "-"), ("x", "*"), ("×", "*"), ("÷", "/")])
-    )
+    sign, python = draw(st.sampled_from([("+", "+"), ("-", "-"), ("×", "*"), ("÷", "/")]))
     space = draw(st.sampled_from(["", " "]))
     return f"{left[0]}{space}{sign}{space}{right[0]}", f"{left[1]}{python}{right[1]}"
 
@@ -50,7 +48,7 @@ def test_value_is_pythons(pair):
     [
         ("1,200 / 5", 240),
         ("$5 * 3", 15),
-        ("3x4", 12),
+        ("3x4 x (1 + 1)", 24),
         ("$ 5 + 1", 6),
         ("-$5", -5),
         ("10 − 4", 6),
@@ -162,7 +160,15 @@ def test_a_solution_is_put_right(text, expected):
     "text",
     [
         *("10 / 3 = 3.33", "10 / 3 = 3.3", "7 / 2 = 3.5", "3 - 5 = -2", "1,000 * 2 = 2000"),
-        *("M + 4 + 2 = 8", "X*2 - $40 = $250.", "(X+10)*3/2 = 45", "3x = 12", "8 x 1 1/2 = 12"),
+        *(
+            "3x-5 = 16",
+            "(5/2)x+5 = 930",
+            "M + 4 + 2 = 8",
+            "X*2 - $40 = $250.",
+            "(X+10)*3/2 = 45",
+            "3x = 12",
+            "8 x 1 1/2 = 12",
+        ),
         *("3 / 4 * 2 = 1 1/2", "12 x 1 and 1/4 = 15", "25 / 1/3 = 75", "5 apples + 3 apples = 9"),
         *(
             "2 + 2 = 5 + 1 = 6",
@@ -183,8 +189,8 @@ def test_what_is_right_or_not_plain_is_left_alone(text):
 def test_worked_solutions_of_people_are_nearly_all_left_alone():
     lines = (real_data.data_dir() / "gsm8k" / "train.jsonl").read_text().splitlines()
     changed = [line for line in lines if calculator.correct(json.loads(line)["answer"])[1]]
-    # Each of the 25 was read: slips of their authors, other units, divisions without the rest.
-    assert (len(lines), len(changed)) == (7473, 25)
+    # Each of the 23 was read: slips of their authors, other units, divisions without the rest.
+    assert (len(lines), len(changed)) == (7473, 23)
 
 
 def test_it_mends_more_answers_of_real_models_than_it_breaks():
