@@ -11,8 +11,8 @@ Do this inside one `jax.jit` that takes `params` as an argument: a step bound to
 the `jit` would put them into the program as constants.
 """
 
-from specialize_jax.decoding import calculator
+from specialize_jax.decoding import calculator, equations
 from specialize_jax.decoding.greedy import greedy
 from specialize_jax.decoding.voting import majority_vote
 
-__all__ = ["calculator", "greedy", "majority_vote"]
+__all__ = ["calculator", "equations", "greedy", "majority_vote"]
