@@ -3,27 +3,16 @@
 Letters: `B` rows, `V` vocabulary.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-DecodeStep: TypeAlias = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
-"""`decode_step(cache, tokens [B] int32) -> (logits [B, V], cache)` with the cache's shapes kept."""
-
-
-class _State(NamedTuple):
-    step: jax.Array  # [] int32: steps taken
-    last: jax.Array  # [B] int32: what the next step reads
-    done: jax.Array  # [B] bool: the end-of-sequence token was emitted
-    tokens: jax.Array  # [B, max_length] int32
-    lengths: jax.Array  # [B] int32
-    cache: Any
+from specialize_jax.decoding import stepwise
 
 
 def greedy(
-    decode_step: DecodeStep,
+    decode_step: stepwise.DecodeStep,
     cache: Any,
     *,
     batch_size: int,
@@ -49,33 +38,16 @@ def greedy(
       tokens: [B, max_length] int32.
       lengths: [B] int32, tokens before the padding, the end-of-sequence token included.
     """
-
-    def unfinished(state: _State) -> jax.Array:
-        return (state.step < max_length) & ~jnp.all(state.done)
-
-    def advance(state: _State) -> _State:
-        logits, next_cache = decode_step(state.cache, state.last)
-        chosen = _most_likely(logits)
-        chosen = jnp.where(state.done, pad_id, chosen)
-        return _State(
-            step=state.step + 1,
-            last=chosen,
-            done=state.done | (chosen == eos_id),
-            tokens=jax.lax.dynamic_update_index_in_dim(state.tokens, chosen, state.step, axis=1),
-            lengths=state.lengths + ~state.done,
-            cache=next_cache,
-        )
-
-    start = _State(
-        step=jnp.zeros((), jnp.int32),
-        last=jnp.broadcast_to(jnp.asarray(start_tokens, jnp.int32), (batch_size,)),
-        done=jnp.zeros((batch_size,), bool),
-        tokens=jnp.full((batch_size, max_length), pad_id, jnp.int32),
-        lengths=jnp.zeros((batch_size,), jnp.int32),
-        cache=cache,
+    return stepwise.decode(
+        lambda logits, step: _most_likely(logits),
+        decode_step,
+        cache,
+        batch_size=batch_size,
+        max_length=max_length,
+        eos_id=eos_id,
+        start_tokens=start_tokens,
+        pad_id=pad_id,
     )
-    end = jax.lax.while_loop(unfinished, advance, start)
-    return end.tokens, end.lengths
 
 
 def _most_likely(logits: jax.Array) -> jax.Array:
