@@ -1,13 +1,12 @@
 """Evaluation of a decoder-only student: prompts of several lengths, padded on the left."""
 
-import functools
 import pathlib
 
 import jax
 import numpy as np
 
 from specialize_jax import models, tokenizers
-from specialize_jax.apps import evaluate
+from specialize_jax.apps import answering
 
 TOKENIZER = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "student_tokenizer.model"
 STEPS = 5
@@ -32,9 +31,10 @@ def test_answers_equal_those_of_each_prompt_alone():
         "gpt2_tiny", d_model=32, d_ff=32, vocab_size=128, pad_id=0, num_positions=128
     )
     params = jax.tree.map(lambda x: 8 * x, jax.jit(model.init)(jax.random.key(1)))
-    decode = jax.jit(functools.partial(evaluate._decode, model, tokenizer.eos_id, STEPS))
+    decode = answering.greedy_decoder(model, tokenizer.eos_id, STEPS)
     prompts = ["Tom has 3 apples.", "Q: how many?"]
-    answers = evaluate._predict(model, decode, params, tokenizer, 3, 64, prompts)
+    answerer = answering.Answerer(model, tokenizer, decode, batch_size=3, input_length=64)
+    answers = answerer.answer(params, prompts)
     assert answers == [_alone(model, params, tokenizer, prompt) for prompt in prompts]
     assert len(set(answers)) == 2
     assert all(answers)

@@ -36,9 +36,7 @@ def configured(function, *files, bindings=(), given=GIVEN):
     return gin_setup.configured(args, function)
 
 
-SHARED = "experiments/base_fu2023.gin"
-EXPERIMENTS = [*(set(gin_setup.packaged("experiments")) - {SHARED}), "testing/tiny.gin"]
-EXPERIMENTS.sort()
+EXPERIMENTS = sorted([*gin_setup.packaged("experiments"), "testing/tiny.gin"])
 PAPER_S = [file for file in EXPERIMENTS if file.endswith("_gsm8k.gin")]
 
 

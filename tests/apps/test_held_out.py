@@ -130,7 +130,7 @@ def test_training_is_the_same_with_and_without(tmp_path, capsys):
     found = [line.pop(f"accuracy/{fmt.label}") for line in held_out_lines for fmt in CHAINS]
     assert found == [0, 0] and lines == others
     shown = [line for line in capsys.readouterr().err.splitlines() if "  held-out  loss" in line]
-    assert len(shown) == 2 and "accuracy/zero_shot_chain_of_thought 0.0%" in shown[0]
+    assert len(shown) == 2 and "accuracy zscot 0.0%" in shown[0]
 
 
 def like(model_dir):

@@ -31,6 +31,7 @@ SMALL = [
     "--gin.EVAL_PERIOD=3",
     "--gin.CHECKPOINT_PERIOD=3",
     "--gin.LOG_PERIOD=1",
+    "--gin.EVAL_ACCURACY_QUESTIONS=0",
     "--gin.EVAL_BATCH_SIZE=8",
     "--gin.MAX_DECODE_LENGTH=8",
     "--gin.miniworld.Settings.test_questions=8",
