@@ -67,9 +67,10 @@ def make_train_step(
         )
         tokens = metrics["tokens"]
         scale = 1.0 / jnp.where(tokens > 0, tokens, 1.0)
+        # Of the sums: what is scaled is then read by the update alone, and need not be stored.
+        metrics["grad_norm"] = optax.tree.norm(gradients) * scale
         gradients = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-        metrics["grad_norm"] = optax.tree.norm(gradients)
         if learning_rate is not None:
             metrics["learning_rate"] = jnp.asarray(learning_rate(state.step))
         params = optax.apply_updates(state.params, updates)
