@@ -91,7 +91,7 @@ def _training_charts(run: dict[str, Any]) -> list[Chart]:
             [(by_format, key, _format(key)) for key in formats],
         ),
         (
-            "formats",
+            "shares",
             "Held-out accuracy while training",
             "share of the questions",
             [(split, key, _format(key)) for split in held_out for key in asked],
@@ -134,7 +134,7 @@ def _curves(
         axes.plot(
             *zip(*points, strict=True),
             color=canvas.colour(hues.index(hue)),
-            linestyle="-" if split == "train" or kind == "formats" else "--",
+            linestyle="-" if split == "train" or kind in ("formats", "shares") else "--",
             marker="o" if len(points) <= _FEW_POINTS else "",
             markersize=3,
             label=words,
@@ -144,6 +144,8 @@ def _curves(
     if not drawn:
         return None
     canvas.label_steps(axes, steps)
+    if kind == "shares":
+        axes.set_ylim(-0.02, 1.02)  # markers at 0 and 1 are seen whole
     if len(drawn) > 1:
         canvas.legend(figure, *axes.get_legend_handles_labels(), columns=2)
     return canvas.chart(figure, "loss", label, title, f"{title} over steps: {'; '.join(drawn)}")
