@@ -140,6 +140,8 @@ def topology(name: str, num_slices: int, chip_config: str) -> list[jax.Device]:
     """
     from jax.experimental import topologies
 
+    if num_slices < 1:
+        raise ValueError(f"--num_slices: expected at least 1, got {num_slices}")
     # libtpu asks a metadata server who it is, unless it is told.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")

@@ -131,7 +131,7 @@ def _flops(asked: Asked, model: Model) -> int:
     if asked.program == "decode":
         work = model.decoding_flops(inputs, targets)
         return asked.rows * (work.inputs + targets * work.token)
-    forward = model.row_flops(inputs, inputs + targets if model.decoder_only else targets)
+    forward = program.forward_flops(model, inputs, targets)
     # A backward pass is two forward ones.
     return asked.rows * forward * (3 if asked.program == "train" else 1)
 

@@ -21,7 +21,7 @@ _MODE = "corrected"
 _NAMED = 3
 
 Accuracy = Callable[[Any], dict[str, float]]
-"""params -> `accuracy/<format>`, shares in [0, 1]."""
+"""params -> `accuracy/<format>` and `accuracy`, their mean; shares in [0, 1]."""
 
 
 class _Exam(NamedTuple):
@@ -117,10 +117,11 @@ def make_accuracy(
 
     def accuracy(params: Any) -> dict[str, float]:
         # SIGTERM may not wait for all of them.
-        return {
+        found = {
             f"accuracy/{exam.format.label}": exam.sit(answerer, params)
             for exam in preemption.until_stopped(exams)
         }
+        return found | ({"accuracy": sum(found.values()) / len(found)} if found else {})
 
     return accuracy
 

@@ -22,15 +22,20 @@ import sys
 import threading
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from etils import epath
 from jax._src import distributed  # its client's keys and barriers have no public name
 
 HEARTBEAT_SECONDS = 60  # silence after which a process counts as lost; its peers end then
 _LOOK_SECONDS = 1.0  # between looks for a failure of another process
 _FAILED = "specialize_jax/failed"
+_MARK = "specialize_jax/model_dir"
+_WRITING_MS = 60_000  # longest wait for the first process to write a file
+_SHOWN_SECONDS = 30.0  # longest wait for it to be seen elsewhere
 _PACKING_MS = 24 * 3600 * 1000  # longest wait for the first process
 _FLAGS = {  # of t5x -> the environment variable that says the same
     "coordinator_address": "JAX_COORDINATOR_ADDRESS",
@@ -41,6 +46,10 @@ _COUNTS = {  # of tasks -> another variable without which there is none of the s
     "SLURM_NTASKS": "SLURM_STEP_NODELIST",
     "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
 }
+
+
+# What a collective says when a process has vanished in the middle of it.
+_LOST = re.compile(r"Gloo .* failed|Connection (?:reset|closed|refused)|heartbeat timeout")
 
 
 class Place(NamedTuple):
@@ -84,10 +93,8 @@ def find(args: argparse.Namespace, environ: Mapping[str, str]) -> Place | None:
     Raises:
       ValueError: only some of address, count and index are known, or one is no number.
     """
-    given = {flag: getattr(args, flag) or environ.get(name) for flag, name in _FLAGS.items()}
-    given["process_index"] = environ.get(_FLAGS["process_index"])  # 0 is an index too
-    if args.process_index is not None:
-        given["process_index"] = args.process_index
+    flags = {flag: getattr(args, flag) for flag in _FLAGS}
+    given = {f: environ.get(_FLAGS[f]) if v is None else v for f, v in flags.items()}
     is_clustered = args.multiprocess_gpu or _tasks(environ) > 1 or tpu_workers(environ) > 1
     known = [flag for flag, value in given.items() if value is not None]
     if not known:
@@ -96,9 +103,13 @@ def find(args: argparse.Namespace, environ: Mapping[str, str]) -> Place | None:
         missing = ", ".join(f"--{f} ({name})" for f, name in _FLAGS.items() if f not in known)
         raise ValueError(f"several processes: {', '.join(known)} given, but not {missing}")
     count, index = (_number(given[flag], flag) for flag in ("process_count", "process_index"))
+    if count is not None and count < 1:
+        raise ValueError(f"process_count: expected at least 1, got {count}")
     if count is not None and index is not None and not 0 <= index < count:
         raise ValueError(f"process_index: expected 0 to {count - 1}, got {index}")
     address = given["coordinator_address"]
+    if address is not None and not re.fullmatch(r".+:\d+", str(address)):
+        raise ValueError(f"coordinator_address: expected HOST:PORT, got '{address}'")
     return None if count == 1 else Place(address and str(address), count, index)
 
 
@@ -205,6 +216,31 @@ def is_first() -> bool:
     return not jax.distributed.is_initialized() or distributed.global_state.process_id == 0
 
 
+def check_shared(folder: epath.PathLike) -> None:
+    """Checks that a folder is the same one for all processes.
+
+    Raises:
+      ValueError: this process does not see what the first has just written into it.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    path = epath.Path(folder) / ".seen_by_all_processes"
+    if is_first():
+        mark = uuid.uuid4().hex
+        path.write_text(mark)
+        _client().key_value_set(_MARK, mark)
+    mark = _client().blocking_key_value_get(_MARK, _WRITING_MS)
+    # Shared folders may show a file a little later elsewhere.
+    deadline = time.monotonic() + _SHOWN_SECONDS
+    while not (path.exists() and path.read_text() == mark):
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"'{folder}' is not the same folder for all processes: the first one has written "
+                f"'{path.name}' into its own; give one that all machines share, or a bucket"
+            )
+        time.sleep(0.1)
+
+
 def first_alone(work: Callable[[], None], name: str) -> None:
     """Lets the first process work while the others wait. If it fails, all of them do.
 
@@ -246,6 +282,8 @@ def _shared_fate() -> Iterator[None]:
 def _status(error: BaseException) -> int:
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code
+    if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
+        return 128 + signal.SIGABRT  # as where JAX's heartbeats find it first
     return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
 
 

@@ -149,6 +149,17 @@ def build(
     )
 
 
+def forward_flops(model: Model, inputs: int, targets: int) -> int:
+    """Returns the FLOPs of the matrix products of a row forward.
+
+    Args:
+      model: the student; one without an encoder reads inputs and targets as one sequence.
+      inputs: tokens that are read.
+      targets: tokens that are predicted.
+    """
+    return model.row_flops(inputs, inputs + targets if model.decoder_only else targets)
+
+
 def make_loss_fn(
     model: Model, *, objective: str, rule: losses.Rule, chunk: int, mesh: Mesh
 ) -> step.LossFn:

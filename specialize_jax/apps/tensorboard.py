@@ -12,7 +12,7 @@ does not need it: `metrics.jsonl` has every line.
 import collections
 import json
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -64,7 +64,9 @@ class EventsWriter:
         deadline = time.monotonic() + _PATIENCE
         try:
             while self._waiting and not self._given_up and time.monotonic() < deadline:
-                select.select([], [stdin], [], max(0.0, deadline - time.monotonic()))
+                with selectors.DefaultSelector() as writable:
+                    writable.register(stdin, selectors.EVENT_WRITE)
+                    writable.select(max(0.0, deadline - time.monotonic()))
                 self._push()
             if self._given_up:
                 return

@@ -1,16 +1,19 @@
 """`specialize-jax train`: a student learns from packed rows."""
 
 import argparse
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 from specialize_jax import losses, training
@@ -72,11 +75,6 @@ def _pack(arguments: list[str], out: str) -> None:
         raise SystemExit(128 + signal.SIGTERM)
     if status:
         raise ValueError(f"packing into '{out}' failed with status {status}")
-
-
-def _pack_once(pack: Callable[[str], None], out: str) -> None:
-    if folders.schema_of(out) is None:
-        pack(out)
 
 
 def run(
@@ -196,15 +194,29 @@ def run(
         checkpoint_keep_best,
         metric=checkpoint_best_metric,
     )
-    folder = epath.Path(model_dir) if dry_run else folders.make_folder(model_dir)
-    if packed_dir is None:
-        packed_dir = str(folder / "packed")
-        if pack_again is not None and not dry_run:
-            processes.first_alone(functools.partial(_pack_once, pack_again, packed_dir), "packed")
+    if initial_checkpoint_path is not None and not epath.Path(initial_checkpoint_path).exists():
+        raise ValueError(
+            f"INITIAL_CHECKPOINT_PATH '{initial_checkpoint_path}' does not exist; expected a "
+            "Hugging Face folder, the MODEL_DIR of an earlier run or of `convert`, or one of its "
+            "checkpoints"
+        )
     if eval_steps is not None and eval_steps < 1:
         raise ValueError(f"EVAL_STEPS: expected None or at least 1, got {eval_steps}")
     if accuracy_questions < 0:
         raise ValueError(f"EVAL_ACCURACY_QUESTIONS: expected 0 or more, got {accuracy_questions}")
+    folder = epath.Path(model_dir) if dry_run else folders.make_folder(model_dir)
+    if not dry_run:
+        processes.check_shared(folder)
+    if packed_dir is None:
+        packed_dir = str(folder / "packed")
+        if pack_again is not None and not dry_run:
+            # Also where rows are there: it compares their settings, and refuses others.
+            processes.first_alone(functools.partial(pack_again, packed_dir), "packed")
+        elif dry_run and folders.schema_of(packed_dir) is None:
+            raise ValueError(
+                f"--dry_run counts packed rows, and '{packed_dir}' has none yet: run `pack` with "
+                "the same gin files first, and give its --out as PACKED_DIR"
+            )
     rows = PackedRows(packed_dir, "train", batch_rows=batch_size, seed=seed)
     rule = losses.Rule(divergence, tail, temperature, beta)
     check_settings(rows.info, model, objective, min_coverage)
@@ -225,6 +237,8 @@ def run(
     earlier_run.check_same_run(folder / "checkpoints", config)
     trained_on = earlier_run.trained_questions(packed_dir, rows.info, initial_checkpoint_path)
     held_out = questions.read_validation(packed_dir, rows.info)
+    if checkpoint_keep_best is not None:
+        keep.check_metric(held_out_names(rows.info, accuracy_questions))
     evaluation_sets.check_training(
         trained_on, held_out, sets, packed_dir, allowed=allow_contamination
     )
@@ -266,7 +280,10 @@ def run(
         )
         return made.start(params)
 
-    step_flops = 3 * batch_size * model.row_flops(*rows.info["lengths"].values())
+    lengths = rows.info["lengths"]
+    step_flops = (
+        3 * batch_size * program.forward_flops(model, lengths["inputs"], lengths["targets"])
+    )
     if dry_run:
         sizes = {"batch_size": batch_size, "train_steps": train_steps, "step_flops": step_flops}
         preview.show(made, rows, start(), **sizes)
@@ -277,7 +294,6 @@ def run(
         content = (epath.Path(packed_dir) / tokenizer_file).read_bytes()
         folders.write_bytes(folder / tokenizer_file, content)
         evaluation_sets.keep_record(folder, trained_on)
-        provenance.write(folder, "train", gin=True)
     eval_fn = None
     if "validation" in rows.info["splits"]:
         validation = PackedRows(packed_dir, "validation", batch_rows=batch_size)
@@ -296,35 +312,71 @@ def run(
         def eval_fn(state: TrainState) -> dict[str, float | None]:
             return held_out_loss(state) | accuracy(state.params)
 
-    state = training.fit(
-        made.like,
-        start,
-        made.train_step,
-        model_dir=folder,
-        batches=functools.partial(
-            rows.batches_from, rows=partitioning.local_rows(mesh, batch_size)
-        ),
-        data_state=rows.data_state,
-        batch_size=batch_size,
-        train_steps=train_steps,
-        mesh=mesh,
-        save_period=checkpoint_period,
-        save_first=checkpoint_first,
-        log_period=log_period,
-        eval_fn=eval_fn,
-        eval_period=eval_period,
-        keep=keep,
-        config=config,
-        step_flops=step_flops,
-        writers=trackers.open_writers(folder, tensorboard, wandb_project, wandb_name),
-        profile_steps=profile_steps,
-        max_loss_rise=max_loss_rise,
-        describe_row=rows.describe,
-    )
+    def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
+        # Asked for once the run is known to go on: what is refused leaves the records as they are.
+        if processes.is_first():
+            provenance.write(folder, "train", gin=True)
+        return rows.batches_from(start, rows=partitioning.local_rows(mesh, batch_size))
+
+    with alone(folder):
+        state = training.fit(
+            made.like,
+            start,
+            made.train_step,
+            model_dir=folder,
+            batches=batches,
+            data_state=rows.data_state,
+            batch_size=batch_size,
+            train_steps=train_steps,
+            mesh=mesh,
+            save_period=checkpoint_period,
+            save_first=checkpoint_first,
+            log_period=log_period,
+            eval_fn=eval_fn,
+            eval_period=eval_period,
+            keep=keep,
+            config=config,
+            step_flops=step_flops,
+            writers=trackers.open_writers(folder, tensorboard, wandb_project, wandb_name),
+            profile_steps=profile_steps,
+            max_loss_rise=max_loss_rise,
+            describe_row=rows.describe,
+        )
     reached = int(state.step)
-    word = "done" if reached == train_steps else f"at step {reached} of {train_steps}"
+    word = "done" if reached >= train_steps else f"at step {reached} of {train_steps}"
     print(f"{word}: {folder}")
-    return reached == train_steps
+    return reached >= train_steps
+
+
+@contextlib.contextmanager
+def alone(folder: epath.Path) -> Iterator[None]:
+    """Keeps a second training out of a folder on a disk, as long as this one lives.
+
+    Raises:
+      ValueError: another is at work there.
+    """
+    if "://" in str(folder) or not processes.is_first():
+        yield
+        return
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another training is at work in '{folder}'; give another MODEL_DIR"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def held_out_names(info: dict[str, Any], accuracy_questions: int) -> list[str]:
+    """Returns what held-out lines may say."""
+    formats = sorted(info["splits"]["train"]["formats"])
+    names = ["loss", "kl_loss", "ce_loss", *(f"loss/{name}" for name in formats)]
+    if accuracy_questions:
+        names += ["accuracy", *(f"accuracy/{name}" for name in formats)]
+    return names
 
 
 def check_settings(info: dict[str, Any], model: Model, objective: str, min_coverage: float) -> None:

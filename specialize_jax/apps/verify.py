@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from etils import epath
 
-from specialize_jax.apps import questions
+from specialize_jax.apps import evaluation_sets, questions
 from specialize_jax.data import packed
 from specialize_jax.schemas import SchemaError, aligned, batches, folders, records, results
 
@@ -158,7 +158,10 @@ def _checkpoints(folder: epath.Path) -> Iterator[str]:
     # Here: other folders are verified without loading Orbax.
     from specialize_jax.training import checkpoints
 
-    checkpoints.read_config(folder)
+    tokenizer = checkpoints.read_config(folder).get("student_tokenizer")
+    if tokenizer is not None:
+        folders.check_hash(folder.parent / tokenizer["file"], tokenizer)
+    evaluation_sets.record_of(folder.parent)
     steps = checkpoints.all_steps(folder)
     if not steps:
         raise SchemaError(f"'{folder}': expected a complete checkpoint, got none")

@@ -54,10 +54,12 @@ def beam(
       that there is no such sequence.
 
     Raises:
-      ValueError: `num_beams` is below 1.
+      ValueError: `num_beams` is below 1, or `length_penalty` below 0.
     """
     if num_beams < 1:
         raise ValueError(f"expected num_beams >= 1, got {num_beams}")
+    if length_penalty < 0:  # nothing could be said of sequences that go on
+        raise ValueError(f"expected length_penalty >= 0, got {length_penalty}")
     rows, length = (batch_size, num_beams), max_length
     first = jnp.broadcast_to(jnp.asarray(start_tokens, jnp.int32), (batch_size,))
     first = jnp.repeat(first, num_beams)

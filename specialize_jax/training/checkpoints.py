@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
@@ -214,15 +215,18 @@ class Checkpoints:
         like = placed(like)
         failed: list[tuple[int, Exception]] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
+            restored, damage = None, None
             try:
                 restored = self._restore(step, like)
             except CheckpointError:
                 raise
             except Exception as error:  # whatever a damaged file makes the readers raise
-                failed.append((step, error))
-                continue
-            self._set_aside(failed)
-            return restored
+                damage = error
+            damage = _anywhere(damage)
+            if restored is not None and damage is None:
+                self._set_aside(failed)
+                return restored
+            failed.append((step, damage or RuntimeError("nothing was read")))
         if failed:
             step, reason = failed[0]
             raise CheckpointError(
@@ -320,6 +324,16 @@ class Checkpoints:
             if jax.process_count() > 1:
                 multihost_utils.sync_global_devices("checkpoints set aside")
             self._manager.reload()
+
+
+def _anywhere(damage: Exception | None) -> Exception | None:
+    """What a host found wrong, on every host: each reads its own part of a checkpoint."""
+    if jax.process_count() == 1:
+        return damage
+    found = multihost_utils.process_allgather(np.asarray(damage is not None))
+    if damage is None and found.any():
+        damage = RuntimeError(f"process {int(np.argmax(found))} cannot read its part")
+    return damage
 
 
 def _all_but_params(state: TrainState) -> dict[str, Any]:

@@ -90,6 +90,18 @@ class Keep:
             f"held-out lines have {', '.join(choices)}. Everything is saved and kept."
         )
 
+    def check_metric(self, names: Sequence[str]) -> None:
+        """Checks, before there are any held-out values, that `metric` is one of their names.
+
+        Raises:
+          ValueError: it is not; the message has the names.
+        """
+        if self.metric not in names:
+            raise ValueError(
+                f"CHECKPOINT_BEST_METRIC: no held-out line has '{self.metric}'; choices: "
+                f"{', '.join(names)}"
+            )
+
     def check_periods(self, save_period: int, eval_period: int | None) -> None:
         """Checks that every checkpoint has a held-out loss, if the best are asked for.
 

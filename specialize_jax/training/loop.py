@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from specialize_jax.training import (
@@ -112,8 +113,8 @@ def fit(
     folder = model_dir / "checkpoints"
     is_first_host = jax.process_index() == 0
     with (
-        contextlib.ExitStack() as at_end,
         preemption.StopSignal() as stop,  # outlives the last save, which a second signal would end
+        contextlib.ExitStack() as at_end,
         checkpoints.Checkpoints(folder, keep=keep, config=config) as saved,
         profiling.Trace(model_dir / "profile", profile_steps) as trace,
     ):
@@ -156,7 +157,7 @@ def fit(
         if save_first and restored is None:
             save(state, 0)
 
-        if held_out.is_due(step):  # SIGTERM came before
+        if _agreed(held_out.is_due(step)):  # SIGTERM came before
             held_out.run(step, state)
         saved.know_scores(held_out.scores)
 
@@ -211,6 +212,13 @@ def fit(
     if step == train_steps and held_out.is_due(step):
         raise preemption.Stopped(f"SIGTERM: saved step {step}; its held-out loss is still to come")
     return state
+
+
+def _agreed(value: bool) -> bool:
+    """What the first host says: others may see a file of its a little later."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 def _fetch(

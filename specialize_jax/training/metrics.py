@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
-from specialize_jax.schemas import Format, folders
+from specialize_jax.schemas import Format, SchemaError, folders
 from specialize_jax.training import disk
 
 FORMATS = tuple(Format(number).label for number in Format)
@@ -186,9 +186,23 @@ def _append(path: epath.Path, text: str) -> None:
 
 
 def read(path: epath.PathLike) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line that is not whole is left out."""
+    """The lines of a metrics file; a last line that is not whole is left out.
+
+    Raises:
+      SchemaError: a line is not an object with a step and a split; names the line.
+    """
     lines = epath.Path(path).read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    return [_parse(line, f"'{path}' line {n}") for n, line in enumerate(lines[:-1], 1) if line]
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise SchemaError(f"{where}: expected JSON: {error}") from error
+    if not isinstance(value, dict) or not {"step", "split"} <= value.keys():
+        raise SchemaError(f"{where}: expected an object with 'step' and 'split', got {line[:80]}")
+    return value
 
 
 def _to_text(lines: Iterable[Mapping[str, Any]]) -> str:

@@ -23,7 +23,11 @@ class Trace:
     """
 
     def __init__(self, folder: epath.PathLike, steps: tuple[int, int] | None):
-        good = steps is None or (len(steps) == 2 and all(n == int(n) > 0 for n in steps))
+        good = steps is None or (
+            isinstance(steps, tuple | list)
+            and len(steps) == 2
+            and all(isinstance(n, int) and n > 0 for n in steps)
+        )
         if not good:
             raise ValueError(f"Expected PROFILE_STEPS (first step >= 1, count >= 1), got {steps}.")
         self._folder = epath.Path(folder)

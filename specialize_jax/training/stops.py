@@ -106,7 +106,8 @@ class LastWords:
                 f"{self._save(before_halt(state), step - 1)}. The same command comes to the same "
                 "numbers: go on with a lower learning rate, or in a new model_dir that starts from "
                 "this checkpoint's parameters (an earlier one's, if the loss had risen before), "
-                "with another seed or a bound on the gradient's norm."
+                "with another seed or a bound on the gradient's norm. If it stops here again, "
+                "updates before have spoiled the parameters: start from a checkpoint before them."
             )
         else:
             kept = (

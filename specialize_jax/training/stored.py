@@ -70,6 +70,8 @@ def check(folder: epath.PathLike, step: int) -> bool:
         compared = manifest.check(path)
     except SchemaError as error:
         raise CheckpointError(f"The checkpoint {path} is damaged: {error}") from error
+    if (path / "optimizer").exists() and not (path / "progress").exists():
+        raise CheckpointError(f"The checkpoint {path} is damaged: it has no 'progress'")
     _restore_params(folder, step, None)
     return compared
 

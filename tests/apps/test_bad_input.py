@@ -6,6 +6,9 @@ import shutil
 
 import pytest
 
+from specialize_jax.apps import train as train_app
+from specialize_jax.schemas import SchemaError
+from specialize_jax.training import metrics
 from tests.apps.line import FIXTURES, gin, run, write_data
 from tests.fixtures import world
 
@@ -318,3 +321,36 @@ def test_bindings_are_for_gin_commands(capsys):
         run("verify", "x", "--gin.A=1")
     assert stop.value.code == 2
     assert "'verify' is not configured by gin" in capsys.readouterr().err
+
+
+def test_rows_that_a_run_packed_are_not_used_with_other_settings(tmp_path, capfd):
+    shutil.copytree(FIXTURES / "packed_rows", tmp_path / "m" / "packed")
+    flags = [gin("MODEL_DIR", str(tmp_path / "m")), gin("PACKED_EPOCHS", 3)]
+    flags += [gin("ALIGNED_DIRS", (str(FIXTURES / "aligned_examples"),))]
+    assert run("train", TINY, *flags) == 1
+    assert "was packed with other settings (" in capfd.readouterr().err
+
+
+def test_one_training_at_a_time(tmp_path, capsys):
+    flags = [gin("MODEL_DIR", str(tmp_path)), gin("PACKED_DIR", str(FIXTURES / "packed_rows"))]
+    with train_app.alone(tmp_path):
+        assert run("train", TINY, *flags) == 1
+    assert f"another training is at work in '{tmp_path}'" in capsys.readouterr().err
+    assert not (tmp_path / "train.gin").exists()
+
+
+def test_more_steps_than_asked_for_are_no_failure(tmp_path, capsys):
+    flags = [gin("MODEL_DIR", str(tmp_path)), gin("PACKED_DIR", str(FIXTURES / "packed_rows"))]
+    assert run("train", TINY, *flags, gin("TRAIN_STEPS_RELATIVE", 2)) == 0
+    before = (tmp_path / "train.gin").read_text()
+    assert run("train", TINY, *flags, gin("TRAIN_STEPS_RELATIVE", 1)) == 0
+    # Nor is what is refused written down as what was run.
+    assert run("train", TINY, *flags, gin("RANDOM_SEED", 7)) == 1
+    assert "trained on data at" in capsys.readouterr().err
+    assert (tmp_path / "train.gin").read_text() == before
+
+
+def test_a_spoiled_line_of_metrics_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "split": "train"}\n[1]\n{"st')
+    with pytest.raises(SchemaError, match="metrics.jsonl' line 2: expected an object with 'step'"):
+        metrics.read(tmp_path / "metrics.jsonl")

@@ -79,7 +79,8 @@ def test_accuracy_is_that_of_one_question_after_the_other_and_compiles_once(stud
     accuracy = accuracy_of(counted, asked)
     found = accuracy(params)
     assert found["accuracy/zero_shot_chain_of_thought"] == expected == 0.5
-    assert set(found) == {f"accuracy/{fmt.label}" for fmt in CHAINS}
+    assert set(found) == {"accuracy", *(f"accuracy/{fmt.label}" for fmt in CHAINS)}
+    assert found["accuracy"] == (expected + found[f"accuracy/{CHAINS[1].label}"]) / 2
     # Nothing is compiled again.
     assert accuracy(params) == found
     accuracy(student[0].init(jax.random.key(4)))
@@ -95,7 +96,7 @@ def test_prompts_that_are_too_long_are_named_and_not_asked(student, capsys, monk
     line = capsys.readouterr().out
     assert "accuracy/in_context_chain_of_thought: 2 of 2 held-out prompts are not asked" in line
     assert "more than 64 tokens (up to " in line and asked[0].question.id in line
-    assert set(accuracy({})) == {"accuracy/zero_shot_chain_of_thought"}
+    assert set(accuracy({})) == {"accuracy", "accuracy/zero_shot_chain_of_thought"}
     assert not capsys.readouterr().out
 
 
@@ -128,6 +129,7 @@ def test_training_is_the_same_with_and_without(tmp_path, capsys):
     )
     held_out_lines = [line for line in lines if line["split"] == "validation"]
     found = [line.pop(f"accuracy/{fmt.label}") for line in held_out_lines for fmt in CHAINS]
+    assert [line.pop("accuracy") for line in held_out_lines] == [0]
     assert found == [0, 0] and lines == others
     shown = [line for line in capsys.readouterr().err.splitlines() if "  held-out  loss" in line]
     assert len(shown) == 2 and "accuracy zscot 0.0%" in shown[0]

@@ -2,7 +2,6 @@
 
 import argparse
 import http.server
-import pathlib
 import signal
 import subprocess
 import sys
@@ -165,15 +164,3 @@ def test_packing_is_kept_off_the_accelerator(monkeypatch, status, raised, messag
         with pytest.raises(raised, match=message):
             train._pack([], "out")
     assert started == [("--out=out", "cpu")]
-
-
-def test_the_trouble_of_a_folder_that_is_packed_already_is_spared(tmp_path):
-    (tmp_path / "packed_info.json").write_text("{}")
-    train._pack_once(_never, str(tmp_path))
-    calls: list[str] = []
-    train._pack_once(calls.append, str(tmp_path / "absent"))
-    assert calls == [str(pathlib.Path(tmp_path / "absent"))]
-
-
-def _never(out):
-    raise AssertionError(out)
