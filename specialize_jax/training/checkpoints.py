@@ -22,11 +22,11 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from specialize_jax.schemas import SchemaError
 from specialize_jax.training import disk, manifest
 from specialize_jax.training.disk import CheckpointError, prepare
 from specialize_jax.training.keeping import Keep, Policy, Scores
@@ -210,23 +210,22 @@ class Checkpoints:
 
         Raises:
           CheckpointError: the latest sound one is of another model or optimizer, or there are
-            checkpoints but none can be read.
+            checkpoints but none can be read; or one of several processes cannot read its part.
         """
         like = placed(like)
         failed: list[tuple[int, Exception]] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
-            restored, damage = None, None
             try:
                 restored = self._restore(step, like)
             except CheckpointError:
                 raise
             except Exception as error:  # whatever a damaged file makes the readers raise
-                damage = error
-            damage = _anywhere(damage)
-            if restored is not None and damage is None:
-                self._set_aside(failed)
-                return restored
-            failed.append((step, damage or RuntimeError("nothing was read")))
+                if jax.process_count() > 1 and not isinstance(error, SchemaError):
+                    raise _cannot_agree(self.folder / str(step), error) from error
+                failed.append((step, error))
+                continue
+            self._set_aside(failed)
+            return restored
         if failed:
             step, reason = failed[0]
             raise CheckpointError(
@@ -326,14 +325,18 @@ class Checkpoints:
             self._manager.reload()
 
 
-def _anywhere(damage: Exception | None) -> Exception | None:
-    """What a host found wrong, on every host: each reads its own part of a checkpoint."""
-    if jax.process_count() == 1:
-        return damage
-    found = multihost_utils.process_allgather(np.asarray(damage is not None))
-    if damage is None and found.any():
-        damage = RuntimeError(f"process {int(np.argmax(found))} cannot read its part")
-    return damage
+def _cannot_agree(path: epath.Path, error: Exception) -> CheckpointError:
+    """The error of a process that alone may have met it.
+
+    A manifest is compared by one for all. What goes wrong in reading, each meets in its own part,
+    while the others wait for it in Orbax and cannot be asked.
+    """
+    reason = (str(error).splitlines() or [""])[0][:300]
+    return CheckpointError(
+        f"Process {jax.process_index()} cannot read its part of {path}: {type(error).__name__}: "
+        f"{reason}. If it is damaged, move it away, and the same command goes on from the one "
+        "before."
+    )
 
 
 def _all_but_params(state: TrainState) -> dict[str, Any]:
