@@ -7,6 +7,17 @@ import sys
 from collections.abc import Sequence
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
+_DEVICES = "--xla_force_host_platform_device_count"
+_PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=300"
+
+
+def environment() -> dict[str, str]:
+    """Returns an environment for several devices on few cores.
+
+    XLA has a thread a core, or a device if these are more. A device that runs two collectives at a
+    time takes two, so that all may wait for one that never gets a thread. NPROC gives XLA more.
+    """
+    return os.environ | {"JAX_PLATFORMS": "cpu", "NPROC": "64"}
 
 
 def run(module: str, *flags: str, arguments: Sequence[object] = (), count: int = 8) -> list[str]:
@@ -21,11 +32,7 @@ def run(module: str, *flags: str, arguments: Sequence[object] = (), count: int =
     found = subprocess.run(
         [sys.executable, *flags, "-m", module, *map(str, arguments)],
         cwd=_ROOT,
-        env=os.environ
-        | {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
-        },
+        env=environment() | {"XLA_FLAGS": f"{_PATIENCE} {_DEVICES}={count}"},
         capture_output=True,
         text=True,
         check=False,

@@ -74,7 +74,7 @@ def _train(model: models.Model, batch: dict, devices: list, fsdp: int, parts: in
         _assert_rows_stay(made.train_step.lower(state, placed).compile().as_text(), model)
     with jax.transfer_guard("disallow"):  # nothing moves between host and devices unasked
         for _ in range(STEPS):
-            state, _ = made.train_step(state, placed)
+            state, _ = jax.block_until_ready(made.train_step(state, placed))
     return jax.device_get((state.params, state.opt_state))
 
 

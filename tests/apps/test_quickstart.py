@@ -115,6 +115,7 @@ def test_again_says_done_and_runs_nothing(finished, capfd):
     assert numbers(out) == before
 
 
+@pytest.mark.long
 def test_stopped_at_three_stages_it_gives_the_same_numbers(finished, tmp_path):
     out = tmp_path / "out"
     for how, product in KILLS:
