@@ -355,7 +355,7 @@ def alone(folder: epath.Path) -> Iterator[None]:
     Raises:
       ValueError: another is at work there.
     """
-    if "://" in str(folder) or not processes.is_first():
+    if folders.is_remote(folder) or not processes.is_first():
         yield
         return
     with open(folder / ".lock", "a") as file:

@@ -43,7 +43,7 @@ class WandbRun:
         path = folder / _ID_FILE
         if not path.exists():
             folders.write_bytes(path, uuid.uuid4().hex[:12].encode())
-        local = None if "://" in str(folder) else str(folder)
+        local = None if folders.is_remote(folder) else str(folder)
         try:
             self._run = wandb.init(
                 project=project,

@@ -23,11 +23,6 @@ VARIABLE = "SPECIALIZE_JAX_CACHE"
 _BLOCK = 1 << 24
 
 
-def is_remote(path: epath.PathLike) -> bool:
-    """Returns whether a path is a bucket's."""
-    return "://" in str(path)
-
-
 def checked(folder: epath.PathLike, entry: dict[str, Any]) -> epath.Path:
     """Returns where a part can be read on this machine; its hash has been compared.
 
@@ -39,7 +34,7 @@ def checked(folder: epath.PathLike, entry: dict[str, Any]) -> epath.Path:
       SchemaError: the part is missing or changed, or there is no room for the copy.
     """
     path = epath.Path(folder) / entry["file"]
-    if not is_remote(path):
+    if not folders.is_remote(path):
         folders.check_hash(path, entry)
         return path
     copy = cache_folder(os.environ) / entry["sha256"]
@@ -57,7 +52,7 @@ def written(path: epath.Path) -> Iterator[epath.Path]:
     """
     with contextlib.ExitStack() as stack:
         folder = path.parent
-        if is_remote(path):
+        if folders.is_remote(path):
             folder = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         temporary = folder / f".{path.name}.tmp"
         try:
@@ -65,7 +60,7 @@ def written(path: epath.Path) -> Iterator[epath.Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        if is_remote(path):
+        if folders.is_remote(path):
             with temporary.open("rb") as source, path.open("wb") as target:
                 shutil.copyfileobj(source, target, _BLOCK)
         else:

@@ -48,6 +48,11 @@ def part_name(index: int, suffix: str = "parquet") -> str:
     return f"part-{index:05d}.{suffix}"
 
 
+def is_remote(path: epath.PathLike) -> bool:
+    """Returns whether a path is a bucket's, as gs://."""
+    return "://" in str(path)
+
+
 def make_folder(path: epath.PathLike) -> epath.Path:
     """Creates a folder to write to.
 

@@ -74,7 +74,7 @@ def _free(path: epath.PathLike) -> str:
 def absolute(folder: epath.PathLike) -> epath.Path:
     """The folder from the root; a relative one is taken from the working folder."""
     folder = epath.Path(folder)
-    return folder if "://" in str(folder) else folder.expanduser().absolute()
+    return folder if folders.is_remote(folder) else folder.expanduser().absolute()
 
 
 def prepare(folder: epath.PathLike) -> epath.Path:

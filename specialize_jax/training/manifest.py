@@ -31,7 +31,7 @@ _THREADS = 4
 
 def is_for(folder: epath.PathLike) -> bool:
     """Whether checkpoints in such a place have manifests: on disks, not in buckets."""
-    return "://" not in str(folder)
+    return not folders.is_remote(folder)
 
 
 def write(step_folder: epath.Path) -> None:

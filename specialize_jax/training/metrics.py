@@ -153,7 +153,7 @@ class MetricsFile:
         line = {"step": step, "split": split, "time": round(time.time(), 3), **values}
         text = _to_text([line])
         with disk.writing(f"a line of step {step}", self._path, needed=len(text)):
-            if "://" not in str(self._path):
+            if not folders.is_remote(self._path):
                 _append(self._path, text)
             else:  # buckets cannot append
                 before = self._path.read_text() if self._path.exists() else ""
