@@ -33,7 +33,10 @@ _RIGHT_SIDE = re.compile(
 )
 _CUE = re.compile(r"\banswer(?:\b is\b|:)|####|^A:", re.IGNORECASE | re.MULTILINE)
 _AGAIN = re.compile(r">>\$?")  # GSM8K's <<48/2=24>>24
-_ANY_NUMBER = re.compile(rf"(?<![\w.])(?:{calculator.NUMBER})(?![\w%])")
+# With its sign, where nothing stands before it to subtract from: 3 * -10, but not 3 -10.
+_ANY_NUMBER = re.compile(
+    rf"(?:(?<![\w)])(?<![\d)] )-|(?<![\w.]))(?:{calculator.NUMBER})(?![\w%])", re.ASCII
+)
 
 
 class Equation(NamedTuple):
