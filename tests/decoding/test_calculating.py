@@ -244,6 +244,14 @@ def test_words_cut_in_a_rows_own_way_do_not_matter():
     assert tokenizer.decode([*tokens, *respond(tokens)]) == "and 12 + 5 = 17"
 
 
+def test_what_the_vocabulary_lacks_earlier_in_a_row_does_not_matter():
+    tokenizer = tokenizers.load(world.TOKENIZER)
+    _, respond = beside(tokenizer, "equations")
+    tokens = tokenizer.encode("[A] 12 + 5 =")
+    assert tokenizer.unk_id in tokens
+    assert tokenizer.decode([*tokens, *respond(tokens)]).endswith(" 12 + 5 = 17")
+
+
 def test_gsm8k_is_computed_as_it_is_annotated():
     """At every annotation of the test set the calculator writes what stands there, or rounds it."""
     lines = (data_dir() / "gsm8k" / "test.jsonl").read_text().splitlines()
