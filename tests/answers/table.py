@@ -6,7 +6,8 @@ r"""What every mode reads, string by string; judged by reading, before any code 
 
 The last one or two are left out where they read nothing. Real ones are from GSM8K's gold solutions
 and from what code-davinci-002, text-davinci-003, GPT-4 and OpenAI's models wrote on GSM8K and SVAMP
-(all MIT), cut to their ends. `OTHERS` has texts for the other kinds.
+(all MIT), cut to their ends. `OTHERS` has texts for the other kinds; `HOSTILE` such as make bad
+patterns slow.
 """
 
 NUMBERS = [
@@ -384,3 +385,27 @@ OTHERS = [
     _row("line\nThe answer is", "text", "The answer is"),
     _row("  \n", "text", None),
 ]
+
+HOSTILE = {
+    "digits": "9" * 100_000,
+    "unicode digits": "\uff19" * 100_000,
+    "groups": "1" + ",234" * 25_000 + "5",
+    "indian groups": "1" + ",23" * 33_000,
+    "numbers": "1 " * 50_000,
+    "dots": "." * 100_000,
+    "fractions": "1/" * 50_000,
+    "long fraction": "9" * 50_000 + "/" + "7" * 50_000,
+    "times": "1:" * 50_000,
+    "minus signs": "-" * 100_000 + "5",
+    "spaces": "1" + " " * 100_000 + "x",
+    "cues": "the answer is " * 7_000,
+    "half a cue": "answer" + " " * 100_000 + "*" * 100_000,
+    "boxes": "\\boxed{" * 15_000,
+    "braces": "\\boxed{" + "{" * 100_000,
+    "latex": "\\frac{" * 15_000,
+    "hashes": "#" * 100_000,
+    "exponents": "1e999 " * 15_000,
+    "halves": "\u00bd" * 100_000,
+    "brackets": "(b" * 50_000,
+    "lines": "\n" * 100_000,
+}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from specialize_jax import answers
 from specialize_jax.answers import harness_rules
-from tests.answers import test_answers
+from tests.answers import table
 
 
 def judged(mode, response, gold):
@@ -122,14 +122,14 @@ def test_what_does_not_fit_is_named(kinds, harness, message):
         answers.modes_of(*kinds, harness=harness)
 
 
-@pytest.mark.parametrize("name", [*test_answers.HOSTILE, "cued digits", "cued dots", "marks"])
+@pytest.mark.parametrize("name", [*table.HOSTILE, "cued digits", "cued dots", "marks"])
 def test_hostile_texts_take_bounded_time(name):
     more = {
         "cued digits": "The answer is " + "1," * 50_000,
         "cued dots": "The answer is " + "." * 100_000,
         "marks": "#### " * 20_000,
     }
-    text = (test_answers.HOSTILE | more)[name]
+    text = (table.HOSTILE | more)[name]
     started = time.monotonic()
     for mode, rule in harness_rules.RULES.items():
         answer = answers.extract(text, mode, kind=rule.kinds[0])
