@@ -98,8 +98,13 @@ def run(
     if config.get("student_tokenizer") is None:
         raise ValueError(f"'{folder}' has no tokenizer; convert it again with --tokenizer FILE")
     tokenizer = tokenizers.load(folder / config["student_tokenizer"]["file"])
-    decode = answering.greedy_decoder(model, tokenizer.eos_id, max_decode_length)
-    answerer = answering.Answerer(model, tokenizer, decode, batch_size, input_length)
+    answerer = answering.answerer(
+        model,
+        tokenizer,
+        answering.Settings(max_length=max_decode_length),
+        batch_size=batch_size,
+        input_length=input_length,
+    )
     questions = {name: readers.read(name, data) for name in sets}
     trained_on = evaluation_sets.check(
         evaluation_sets.record_of(folder), questions, folder, allowed=allow_contamination
@@ -173,7 +178,7 @@ def check_lengths(prompts: Sequence[str], answerer: answering.Answerer, task: st
     Raises:
       ValueError: one does not; the longest is shown.
     """
-    lengths = [len(answerer.encode(prompt)) for prompt in prompts]
+    lengths = [answerer.length(prompt) for prompt in prompts]
     if (longest := max(lengths, default=0)) > answerer.input_length:
         prompt = prompts[lengths.index(longest)]
         raise ValueError(

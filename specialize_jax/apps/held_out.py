@@ -111,8 +111,14 @@ def make_accuracy(
     """
     shards = partitioning.batch_shards(mesh)
     rows = -(-min(len(held_out), _AT_ONCE) // shards) * shards
-    decode = answering.greedy_decoder(model, tokenizer.eos_id, max_decode_length, mesh=mesh)
-    answerer = answering.Answerer(model, tokenizer, decode, rows, input_length, mesh)
+    answerer = answering.answerer(
+        model,
+        tokenizer,
+        answering.Settings(max_length=max_decode_length),
+        batch_size=rows,
+        input_length=input_length,
+        mesh=mesh,
+    )
     exams = [exam for fmt in formats for exam in _exams(fmt, held_out, answerer)]
 
     def accuracy(params: Any) -> dict[str, float]:
@@ -137,7 +143,7 @@ def _exams(
         for question, exemplars in held_out
         if exemplars or not fmt.is_in_context
     }
-    lengths = {id_: len(answerer.encode(prompt)) for id_, prompt in prompts.items()}
+    lengths = {id_: answerer.length(prompt) for id_, prompt in prompts.items()}
     fitting = {id_ for id_, length in lengths.items() if length <= answerer.input_length}
     if too_long := [id_ for id_ in lengths if id_ not in fitting]:
         more = ", ..." if len(too_long) > _NAMED else ""
