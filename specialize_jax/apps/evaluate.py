@@ -112,16 +112,19 @@ def run(
             f"expected at least one of EVAL_SETS and EVAL_FORMATS, got {sets}, {formats}"
         )
     evaluation_steps.check(steps)
-    settings = answering.Settings(
-        max_length=max_decode_length,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        samples=samples,
-        num_beams=num_beams,
-        seed=seed,
-        calculator=calculator,
-    )
+    try:
+        settings = answering.Settings(
+            max_length=max_decode_length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            samples=samples,
+            num_beams=num_beams,
+            seed=seed,
+            calculator=calculator,
+        )
+    except ValueError as error:
+        raise ValueError(f"EVAL_SAMPLES, EVAL_TEMPERATURE and their like: {error}") from error
     votes = voting(samples, maj_k)
     evaluation_sets.import_module(sets_module)
     folder = epath.Path(model_dir)

@@ -193,17 +193,25 @@ def check_same_checkpoint(out: epath.Path, checkpoint: epath.Path) -> None:
 
 
 def print_results(step: int, value: Mapping[str, Any]) -> None:
-    """Prints a line a task: questions, and each metric and mode with its 95% interval."""
-    print(f"step {step}  {'task':<44}{'n':>6}")
+    """Prints a line for each task and metric: questions, and each mode with its 95% interval."""
+    width = max(map(len, value["results"]))
+    print(f"step {step}  {'task':<{width}}{'n':>7}")
     for task, row in value["results"].items():
         counts = value["n-samples"][task]
-        cells = []
-        for key, share in row.items():
-            metric, _, mode = key.partition(",")
-            if mode and not metric.endswith("_stderr"):
-                n = counts["effective"]
-                low, high = scoring.wilson(round(share * n), n)
-                name = mode if metric == results.METRIC else f"{metric},{mode}"
-                cells.append(f"{name} {share:.2%} [{low:.2%}, {high:.2%}]")
-        cells += [f"{counts[name]} {words}" for name, words in _COUNTED.items() if counts.get(name)]
-        print(f"{'':9}{task:<44}{counts['effective']:>6}  {'  '.join(cells)}")
+        noted = [f"{counts[name]} {words}" for name, words in _COUNTED.items() if counts.get(name)]
+        start = f"{task:<{width}}{counts['effective']:>7}"
+        for metric, cells in _cells(row, counts["effective"]).items():
+            name = "" if metric == results.METRIC else f"{metric}  "
+            print(f"{'':9}{start}  {name}{'  '.join([*cells, *noted])}")
+            start, noted = " " * len(start), []
+
+
+def _cells(row: Mapping[str, Any], n: int) -> dict[str, list[str]]:
+    """Returns metric -> "mode share [interval]" of each mode."""
+    cells: dict[str, list[str]] = {}
+    for key, share in row.items():
+        metric, _, mode = key.partition(",")
+        if mode and not metric.endswith("_stderr"):
+            low, high = scoring.wilson(round(share * n), n)
+            cells.setdefault(metric, []).append(f"{mode} {share:.2%} [{low:.2%}, {high:.2%}]")
+    return cells

@@ -6,7 +6,8 @@
 | `splits`  | validation and test rows of the sets that models are chosen by                   |
 | `scoring` | right or wrong under each extraction mode of `answers`; mean, error and interval |
 | `journal` | the file that keeps answers as they come                                         |
-| `runner`  | questions and `stream` -> predictions; resumes; writes results and samples       |
+| `runner`  | questions and `stream` -> predictions; resumes                                   |
+| `saving`  | predictions -> results and samples in lm-evaluation-harness form                 |
 
 It is given functions (`prompt_fn`, `stream`) and knows no model and no tokenizer.
 """
