@@ -2,7 +2,8 @@
 
 | module    | does                                                                             |
 |-----------|----------------------------------------------------------------------------------|
-| `readers` | files of GSM8K, SVAMP, ASDiv and MultiArith -> `Question` rows                   |
+| `readers` | test sets by name -> `Question` rows; what belongs to a set                      |
+| `bbh`     | prompts of BIG-Bench Hard: as they should be, and as 2301.12726's code has them  |
 | `splits`  | validation and test rows of the sets that models are chosen by                   |
 | `scoring` | right or wrong under each extraction mode of `answers`; mean, error and interval |
 | `journal` | the file that keeps answers as they come                                         |
