@@ -1,13 +1,13 @@
 """Scores of predictions: right or wrong under each extraction mode, and how sure the mean is."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from specialize_jax import answers
 from specialize_jax.evaluation.readers import Question
 from specialize_jax.intervals import bootstrap, mean_stderr, wilson
 
-__all__ = ["Score", "Summary", "bootstrap", "mean_stderr", "score", "summarize", "wilson"]
+__all__ = ["Score", "Summary", "bootstrap", "mean_stderr", "score", "summarize", "votes", "wilson"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,40 @@ def score(response: str, question: Question, modes: Sequence[str]) -> dict[str, 
         gold = answers.extract(question.answer, mode, kind=question.kind)
         correct = answers.equal(answer, gold, mode=mode, kind=question.kind)
         scores[mode] = Score(answer, gold, correct)
+    return scores
+
+
+def votes(
+    responses: Sequence[str],
+    question: Question,
+    modes: Sequence[str],
+    ks: Sequence[int],
+    majority: Callable[[Sequence[str | None]], str | None],
+) -> dict[int, dict[str, Score]]:
+    """Scores what the first k responses vote for, for several k.
+
+    An answer is counted as it is read (`answers.extract`); a response in which a mode reads nothing
+    has no vote, and where none has one the question is wrong.
+
+    Args:
+      responses: the model's texts; where there are fewer than k, all of them vote.
+      question: what was asked.
+      modes: of `answers.MODES`.
+      ks: how many responses vote.
+      majority: answers, None for none -> the one voted for, or None.
+
+    Returns:
+      k -> mode -> score, whose `answer` is the one voted for.
+    """
+    scores: dict[int, dict[str, Score]] = {k: {} for k in ks}
+    for mode in modes:
+        gold = answers.extract(question.answer, mode, kind=question.kind)
+        most = responses[: max(ks, default=0)]
+        read = [answers.extract(response, mode, kind=question.kind) for response in most]
+        for k in ks:
+            voted = majority(read[:k])
+            correct = answers.equal(voted, gold, mode=mode, kind=question.kind)
+            scores[k][mode] = Score(voted, gold, correct)
     return scores
 
 

@@ -98,7 +98,6 @@ _TOP = {
 _METRIC_KEY = re.compile(
     rf"(?P<metric>{METRIC}|{VOTE.pattern})(?P<stderr>_stderr)?,(?P<mode>[^,\s]+)", re.ASCII
 )
-_ENDS = ("low", "high")
 _COUNTS = ("without_gold", "too_long")  # of questions, and of those that are scored
 
 
@@ -278,8 +277,9 @@ def _check_intervals(intervals: Any, metrics: Mapping[str, Any], where: str) -> 
     if not isinstance(intervals, dict):
         raise SchemaError(f"{where}: expected an object under 'intervals', got {intervals!r:.80}")
     for key, interval in intervals.items():
-        low, high = (interval.get(end) if isinstance(interval, dict) else None for end in _ENDS)
-        if not (_is_share(low) and _is_share(high) and low <= high):
+        ends: Any = interval if isinstance(interval, dict) else {}
+        low, high = ends.get("low"), ends.get("high")
+        if not (_is_share(low) and _is_share(high)) or low > high:
             raise SchemaError(
                 f"{where}: expected an interval 'low' <= 'high' in [0, 1] of '{key}', "
                 f"got {interval!r:.80}"
