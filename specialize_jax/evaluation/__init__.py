@@ -6,9 +6,11 @@
 | `bbh`     | prompts of BIG-Bench Hard: as they should be, and as 2301.12726's code has them  |
 | `splits`  | validation and test rows of the sets that models are chosen by                   |
 | `scoring` | right or wrong under each extraction mode of `answers`; mean, error and interval |
-| `runner`  | questions and `predict_fn` -> predictions; resumes; writes results and samples   |
+| `journal` | the file that keeps answers as they come                                         |
+| `runner`  | questions and `stream` -> predictions; resumes                                   |
+| `saving`  | predictions -> results and samples in lm-evaluation-harness form                 |
 
-It is given functions (`prompt_fn`, `predict_fn`) and knows no model and no tokenizer.
+It is given functions (`prompt_fn`, `stream`) and knows no model and no tokenizer.
 """
 
 from specialize_jax.evaluation import readers, runner, scoring, splits
