@@ -22,7 +22,8 @@ from tests.fixtures import world
 
 EXEMPLARS = "Q: 2 + 2?\nLet's think step by step\nIt is 4.\nThe answer is 4"
 GSM8K = [{"question": f"{i} + 1?", "answer": f"It is {i + 1}.\n#### {i + 1}"} for i in range(3)]
-WALK = {"input": "Do you come back?\nOptions:\n- Yes\n- No", "target": "No"}
+# The tokenizer of the fixtures has few capital letters.
+SPORT = {"input": "Is it plausible?", "target": "no"}
 SVAMP = [
     {"ID": f"chal-{i}", "Body": "Tom has pens", "Question": f"Plus {i}?", "Answer": float(i)}
     for i in range(1000)
@@ -114,22 +115,23 @@ def test_evaluator_reports_every_mode_that_fits(data):
 
 
 def test_bbh_tasks_take_their_prompts_and_the_papers_score(data):
-    write(data, "bbh/bbh/navigate.json", {"examples": [WALK, WALK]})
-    block = "Q: q{0}\nA: Let's think step by step.\nYes. So the answer is Yes.\n\n"
+    write(data, "bbh/bbh/sports_understanding.json", {"examples": [SPORT, SPORT]})
+    block = "Q: q{0}\nA: Let's think step by step.\nYes. So the answer is yes.\n\n"
     text = "canary\n-----\nFind it.\n\n" + "".join(block.format(i) for i in range(3)).strip()
-    write(data, "bbh/cot-prompts/navigate.txt", text)
+    write(data, "bbh/cot-prompts/sports_understanding.txt", text)
     chain, direct = (
-        f"bbh_navigate_in_context_{name}" for name in ("chain_of_thought", "answer_only")
+        f"bbh_sports_understanding_in_context_{name}"
+        for name in ("chain_of_thought", "answer_only")
     )
     shown = examples(chain)[0]["inputs_pretokenized"].decode()
     assert shown.startswith("Find it.") and shown.endswith("A: Let's think step by step.\n")
     with gin.unlock_config():
         gin.bind_parameter("specialize_jax.tasks.question_settings.Settings.prompts", "fu2023")
     assert examples(chain)[0]["inputs_pretokenized"].decode().startswith("canary")
-    scores = evaluate(chain, ["The answer is No.", "so the answer is No."])
+    scores = evaluate(chain, ["The answer is no.", "so the answer is no."])
     assert scores["exact_match,corrected"] == 1.0
     assert scores["exact_match,fu2023_bbh"] == 0.5  # it reads lower case only
-    assert "exact_match,fu2023_bbh_direct" in evaluate(direct, ["Yes", "No"])
+    assert "exact_match,fu2023_bbh_direct" in evaluate(direct, ["yes", "no"])
 
 
 def test_our_parts_of_a_set_are_splits_of_its_tasks(data):
