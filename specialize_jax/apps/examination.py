@@ -16,6 +16,7 @@ from specialize_jax.apps import (
     provenance,
     student,
 )
+from specialize_jax.decoding import calculating
 from specialize_jax.evaluation import readers, runner, scoring
 from specialize_jax.schemas import SchemaError, folders, results
 from specialize_jax.training import checkpoints
@@ -37,7 +38,7 @@ class Exam:
       tasks: what.
       votes: how samples vote; None where they do not.
       config: what results say of the run, besides.
-      task_config: what they say of every task.
+      task_config: what they say of every task; `calculator` among it.
       trained_on: questions that were; None where that is not known.
     """
 
@@ -103,6 +104,7 @@ class Exam:
             modes=asked.modes,
             samples=settings.samples,
             voting=self.votes,
+            revise=functools.partial(calculating.revised, kind=self.task_config["calculator"]),
             too_long=asked.too_long,
             progress=progress.counter(f"step {step}: {asked.name}", len(asked.questions)),
             journal=runner.journal_path(out, asked.name),
@@ -111,7 +113,6 @@ class Exam:
         config = {
             **asked.config,
             **self.task_config,
-            "calculator": settings.calculator,
             "contaminated": count_in(asked.questions, self.trained_on, asked.set_name),
         }
         return runner.Task(predictions, original=asked.original, n_shot=asked.shots, config=config)

@@ -12,13 +12,15 @@ from etils import epath
 from specialize_jax import answers, decoding
 from specialize_jax.apps import answering, student
 from specialize_jax.data import formats as formats_lib
+from specialize_jax.decoding import calculating
 from specialize_jax.schemas import Format
 from specialize_jax.training import checkpoints
 
 EPILOG = """\
 examples:
-  specialize-jax generate --checkpoint out/quickstart/student "Kim had 5 shells and found 12 more ..."
-  specialize-jax generate --checkpoint out/line/model --samples 8 --temperature 0.7 - < questions.txt
+  specialize-jax generate --checkpoint out/quickstart/student \\
+      "Kim has 12 shells. Kim finds 5 more. How many shells does Kim have now?"
+  specialize-jax generate --checkpoint out/line/model --samples 8 --json - < questions.txt
 A question given as - is read from standard input, one a line. With several samples, the answer is
 the one that most of them give; of ties the first."""
 
@@ -29,7 +31,7 @@ _BATCH_SIZE = 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
-    parser.add_argument("questions", nargs="+", metavar="QUESTION", help="to answer; - for stdin")
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help="to answer; - for stdin")
     parser.add_argument(
         "--checkpoint",
         required=True,
@@ -57,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=CALCULATOR,
         default="none",
         metavar="KIND",
-        help=f"compute while answering; without KIND: {CALCULATOR}",
+        help=f"one of {', '.join(calculating.KINDS)}: what computes while an answer is written; "
+        f"without KIND: {CALCULATOR}",
     )
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers to a question")
     parser.add_argument(
@@ -97,6 +100,7 @@ class Reply(NamedTuple):
 
 def main(args: argparse.Namespace) -> int:
     """Answers the questions in their order, and prints each as it is done."""
+    take_back_question(args)
     settings = read_settings(args)
     prompt_format = formats_lib.parse(args.format)
     exemplars = read_exemplars(prompt_format, args.exemplars)
@@ -124,9 +128,18 @@ def main(args: argparse.Namespace) -> int:
             )
     params = asked.restore(step)
     for place, texts in in_order(answerer.stream(params, prompts, range(len(prompts)))):
+        texts = [calculating.revised(text, args.calculator) for text in texts]
         reply = read_reply(questions[place], prompts[place], texts, args.kind)
         print(json.dumps(reply._asdict()) if args.json else describe(reply), flush=True)
     return 0
+
+
+def take_back_question(args: argparse.Namespace) -> None:
+    """Puts a question that stands right behind `--calculator` where it belongs."""
+    given = args.calculator
+    if given not in calculating.KINDS and (given == "-" or " " in given.strip()):
+        args.questions.insert(0, given)
+        args.calculator = CALCULATOR
 
 
 def read_settings(args: argparse.Namespace) -> answering.Settings:
@@ -145,7 +158,7 @@ def read_settings(args: argparse.Namespace) -> answering.Settings:
         top_p=args.top_p,
         samples=args.samples,
         seed=args.seed,
-        calculator=args.calculator,
+        calculator=calculating.while_decoding(args.calculator),
     )
 
 
@@ -176,7 +189,7 @@ def read_questions(given: Sequence[str]) -> list[str]:
         else:
             raise ValueError("expected a question, got an empty one")
     if not questions:
-        raise ValueError("expected a question a line on standard input, got none")
+        raise ValueError("expected a question, or - and a question a line on standard input")
     return questions
 
 

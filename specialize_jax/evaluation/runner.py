@@ -12,6 +12,7 @@ every k up to its samples. (A mean over all subsets of k would vary less, but is
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from specialize_jax.evaluation import scoring
 from specialize_jax.evaluation.journal import Journal, path_of
 from specialize_jax.evaluation.readers import Question
 from specialize_jax.evaluation.saving import Prediction, Task, newest_results, save
+from specialize_jax.evaluation.scoring import Score
 from specialize_jax.schemas import results
 
 __all__ = [
@@ -67,6 +69,7 @@ def run(
     samples: int = 1,
     voting: Voting | None = None,
     too_long: Collection[str] = (),
+    revise: Callable[[str], str] = str,
     progress: Callable[[int, int], None] | None = None,
     journal: epath.PathLike | None = None,
     generation: Mapping[str, Any] | None = None,
@@ -83,6 +86,7 @@ def run(
       voting: how they vote; None for no vote.
       too_long: ids of questions that are not asked, since their prompt is too long. They count as
         wrong.
+      revise: text -> the text that is scored; the files keep what the model wrote.
       progress: called with (answered, all) at the start and after every answer.
       journal: file that keeps the answers (`journal_path`); read first, then appended to. None
         keeps nothing.
@@ -109,9 +113,12 @@ def run(
         ]
         tell = progress or (lambda done, total: None)
         _ask(stream, waiting, store, samples, tell, len(questions))
+        score = functools.partial(_scores, modes=modes, voting=voting, revise=revise)
         return [
-            _predict(store.get(*pair), *pair, modes, voting, generation, pair[0].id in too_long)
-            for pair in asked
+            Prediction(question, prompt, texts, *score(texts, question), generation, unasked)
+            for question, prompt in asked
+            for unasked in [question.id in too_long]
+            for texts in [[""] if unasked else store.get(question, prompt) or []]
         ]
 
 
@@ -142,24 +149,21 @@ def _ask(
             raise ValueError(f"expected an answer to every prompt, got none to {len(left)} of them")
 
 
-def _predict(
-    texts: Sequence[str] | None,
+def _scores(
+    texts: Sequence[str],
     question: Question,
-    prompt: str,
+    *,
     modes: Sequence[str],
     voting: Voting | None,
-    generation: Mapping[str, Any],
-    too_long: bool,
-) -> Prediction:
-    if too_long:
-        texts = [""]
-    assert texts is not None  # every other question was answered above
-    scores = scoring.score(texts[0], question, modes)
+    revise: Callable[[str], str],
+) -> tuple[dict[str, Score], dict[str, dict[str, Score]]]:
+    """Returns the scores of the first text, and those of the votes."""
+    texts = [revise(text) for text in texts]
     votes = {}
     if voting is not None:
         found = scoring.votes(texts, question, modes, voting.ks, voting.majority)
         votes = {results.vote_name(k): of_k for k, of_k in found.items()}
-    return Prediction(question, prompt, texts, scores, generation, votes, too_long)
+    return scoring.score(texts[0], question, modes), votes
 
 
 def in_batches(predict_fn: Callable[[list[str]], Sequence[str]], batch_size: int) -> Stream:

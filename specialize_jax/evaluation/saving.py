@@ -23,8 +23,8 @@ class Prediction:
       prompt: how it was put.
       responses: the model's texts, one a sample; one empty text where it was not asked.
       scores: extraction mode -> score of the first text.
-      generation: how it was decoded.
       votes: "maj@k" -> extraction mode -> score of the vote.
+      generation: how it was decoded.
       too_long: whether it was not asked, since the prompt is too long.
     """
 
@@ -32,8 +32,8 @@ class Prediction:
     prompt: str
     responses: Sequence[str]
     scores: Mapping[str, Score]
-    generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     votes: Mapping[str, Mapping[str, Score]] = dataclasses.field(default_factory=dict)
+    generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     too_long: bool = False
 
     @property
