@@ -61,7 +61,7 @@ def build(
     """
     if mode not in readers.PROMPT_MODES:
         raise ValueError(
-            f"unknown prompt mode '{mode}'; choices: {', '.join(readers.PROMPT_MODES)}"
+            f"unknown mode '{mode}' of prompts; choices: {', '.join(readers.PROMPT_MODES)}"
         )
     if not fmt.is_in_context:
         return Prompt(lambda question: forms.render_inputs(fmt, question.question, ()), 0)

@@ -161,7 +161,9 @@ def test_a_missing_tokenizer_and_mode_are_said(data):
         gin.bind_parameter(f"{knobs}.prompts", "plain")
     with pytest.raises(ValueError, match=r"question_settings\.Settings\.tokenizer_file, got none"):
         question_settings.tokenizer_file()
-    with pytest.raises(ValueError, match="unknown prompt mode 'plain'; choices: corrected, fu2023"):
+    with pytest.raises(
+        ValueError, match="unknown mode 'plain' of prompts; choices: corrected, fu2023"
+    ):
         examples("gsm8k_zero_shot_answer_only")
 
 
