@@ -91,6 +91,7 @@ setup(
     packages=find_packages(include=["specialize_jax", "specialize_jax.*"]),
     package_data={
         "specialize_jax": [
+            "evaluation/split_rows/*.json",
             "gin_configs/**/*.gin",
             "report/templates/*",
             "report/*.css",

@@ -1,14 +1,15 @@
 """Prompts in, texts out: how `evaluate`, and `train` while it runs, ask a student.
 
-Letters: `B` prompts, `T` input tokens.
+Letters: `B` prompts, `n` samples of each, `T` input tokens, `L` tokens of an answer at most.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from specialize_jax import decoding, models, tokenizers
@@ -17,8 +18,55 @@ from specialize_jax.training import partitioning
 
 _LENGTH_STEP = 64
 
-Decode = Callable[[Any, Any], jax.Array]
-"""`decode(params, tokens [B, T]) -> answers [B, max_length]`; compiled once for every shape."""
+Decode = Callable[..., jax.Array]
+"""`decode(params, tokens [B, T]) -> answers [B, L]`; compiled once for every shape."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a student is asked; `dataclasses.asdict` is what files record.
+
+    Attributes:
+      max_length: tokens of an answer at most, the end-of-sequence token included.
+      temperature: of sampling; 0 takes the most likely token.
+      top_k: how many of the most likely tokens may be drawn; None for all.
+      top_p: share of the probability that may be drawn, in (0, 1].
+      samples: answers to a prompt.
+      num_beams: above 1 a beam search.
+      seed: of all draws.
+      calculator: what computes while an answer is written.
+    """
+
+    max_length: int = 256
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    samples: int = 1
+    num_beams: int = 1
+    seed: int = 0
+    calculator: str = "none"
+
+    def __post_init__(self) -> None:
+        """Checks what belongs together.
+
+        Raises:
+          ValueError: a number is out of range, or two settings exclude each other.
+        """
+        for name in ("max_length", "samples", "num_beams"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        if self.temperature < 0:
+            raise ValueError(f"expected temperature >= 0, got {self.temperature}")
+        if self.samples > 1 and not self.temperature:
+            raise ValueError(
+                f"expected a temperature above 0 for {self.samples} samples, for at 0 all of them "
+                "are the same"
+            )
+        if self.num_beams > 1 and (self.temperature or self.calculator != "none"):
+            raise ValueError(
+                f"expected temperature 0 and no calculator with {self.num_beams} beams, got "
+                f"temperature={self.temperature}, calculator={self.calculator!r}"
+            )
 
 
 def greedy_decoder(
@@ -33,60 +81,135 @@ def greedy_decoder(
       mesh: where parameters and inputs lie; every host gets the whole answers. None for the
         default device.
     """
-    decode = functools.partial(_decode, model, eos_id, max_length)
+    return _compiled(functools.partial(_greedy, model, eos_id, max_length), mesh)
+
+
+def _compiled(decode: Callable[..., jax.Array], mesh: Mesh | None) -> Decode:
     if mesh is None:
         return jax.jit(decode)
 
-    def on_mesh(params: Any, tokens: jax.Array) -> jax.Array:
+    def on_mesh(*args: Any) -> jax.Array:
         with activations.sharded(mesh, partitioning.ACTIVATION_RULES):
-            return decode(params, tokens)
+            return decode(*args)
 
     return jax.jit(on_mesh, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
-def _decode(
+def _greedy(
     model: Model, eos_id: int, max_length: int, params: Any, tokens: jax.Array
 ) -> jax.Array:
+    """Answers [B, L]."""
+    decode_step = functools.partial(model.decode_step, params)
     cache = model.init_cache(params, tokens, max_length)
-    answers, _ = decoding.greedy(
-        functools.partial(model.decode_step, params),
-        cache,
-        batch_size=tokens.shape[0],
-        max_length=max_length,
-        eos_id=eos_id,
-        start_tokens=model.start_tokens(tokens),
-        pad_id=model.pad_id,
+    shape = _shape(model, eos_id, max_length, tokens)
+    return decoding.greedy(decode_step, cache, batch_size=tokens.shape[0], **shape)[0]
+
+
+def _shape(model: Model, eos_id: int, max_length: int, tokens: jax.Array) -> dict[str, Any]:
+    """What all ways of decoding are told."""
+    start, pad = model.start_tokens(tokens), model.pad_id
+    return {"max_length": max_length, "eos_id": eos_id, "start_tokens": start, "pad_id": pad}
+
+
+def _answers(
+    model: Model,
+    eos_id: int,
+    settings: Settings,
+    params: Any,
+    tokens: jax.Array,
+    numbers: jax.Array,
+) -> jax.Array:
+    """Answers [B, n, L] to questions with the numbers [B]."""
+    decode_step = functools.partial(model.decode_step, params)
+    cache = model.init_cache(params, tokens, settings.max_length)
+    shape = _shape(model, eos_id, settings.max_length, tokens)
+    rows, samples = tokens.shape[0], settings.samples
+    if settings.num_beams > 1:
+        found, _ = decoding.beam(
+            decode_step, cache, batch_size=rows, num_beams=settings.num_beams, **shape
+        )
+        return found[:, :1]
+    if not settings.temperature:
+        return decoding.greedy(decode_step, cache, batch_size=rows, **shape)[0][:, None]
+    shape["start_tokens"] = jnp.repeat(shape["start_tokens"], samples)
+    found, _ = decoding.sample(
+        decode_step,
+        decoding.repeat(cache, samples),
+        seed=settings.seed,
+        row_numbers=(numbers[:, None] * samples + jnp.arange(samples)[None]).reshape(-1),
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        **shape,
     )
-    return answers
+    return found.reshape(rows, samples, -1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Answerer:
-    """A student that answers prompts, whatever its parameters are at the time.
+    """A student that answers prompts, whatever its parameters are at the time; of `answerer`.
 
     Attributes:
       model: the student.
       tokenizer: its tokenizer.
-      decode: of `greedy_decoder`.
+      settings: how it is asked.
       batch_size: rows that are decoded at a time; where there is a mesh, its shards divide them.
       input_length: tokens of a prompt at most.
-      mesh: that of `decode`.
+      mesh: where the parameters lie; None for the default device.
+      greedy: of `greedy_decoder`.
+      decode: `decode(params, tokens [B, T], numbers [B]) -> answers [B, n, L]`.
     """
 
     model: Model
     tokenizer: tokenizers.Tokenizer
-    decode: Decode
+    settings: Settings
     batch_size: int
     input_length: int
-    mesh: Mesh | None = None
+    mesh: Mesh | None
+    greedy: Decode
+    decode: Decode
 
     def encode(self, prompt: str) -> list[int]:
         """Returns a prompt's tokens: an encoder's input is ended, another is to be continued."""
         end = [] if self.model.decoder_only else [self.tokenizer.eos_id]
         return [*self.tokenizer.encode(prompt), *end]
 
+    def length(self, prompt: str) -> int:
+        """Returns a prompt's tokens; one with more than `input_length` cannot be asked."""
+        return len(self.encode(prompt))
+
+    def stream(
+        self, params: Any, prompts: Sequence[str], numbers: Sequence[int]
+    ) -> Iterator[tuple[int, list[str]]]:
+        """Answers any number of prompts.
+
+        Args:
+          params: of the student.
+          prompts: what to answer.
+          numbers: each prompt's own number (its row in the set): with the seed and the sample's
+            number it decides what is drawn, whatever else is in the batch.
+
+        Yields:
+          A place in `prompts` and its answers, as many as `settings.samples`, in any order.
+
+        Raises:
+          ValueError: a prompt is longer than `input_length`, or there are not as many numbers.
+        """
+        if len(numbers) != len(prompts):
+            raise ValueError(f"expected {len(prompts)} numbers, one a prompt, got {len(numbers)}")
+        ids = [self.encode(prompt) for prompt in prompts]
+        places = sorted(range(len(ids)), key=lambda place: len(ids[place]))
+        for start in range(0, len(places), self.batch_size):
+            batch = places[start : start + self.batch_size]
+            tokens = self._batch([ids[place] for place in batch])
+            asked = [numbers[place] for place in batch]
+            asked += [0] * (self.batch_size - len(asked))
+            rows = jax.device_get(self.decode(params, tokens, jnp.asarray(asked, jnp.int32)))
+            for place, row in zip(batch, rows, strict=False):
+                yield place, [self.tokenizer.decode(answer.tolist()) for answer in row]
+
     def answer(self, params: Any, prompts: Sequence[str], *, shortest: int = 0) -> list[str]:
-        """Returns the answers to at most `batch_size` prompts.
+        """Returns the greedy answers to at most `batch_size` prompts, in order.
 
         Args:
           params: of the student.
@@ -96,7 +219,12 @@ class Answerer:
         Raises:
           ValueError: a prompt is longer than `input_length`.
         """
-        ids = [self.encode(prompt) for prompt in prompts]
+        tokens = self._batch([self.encode(prompt) for prompt in prompts], shortest)
+        rows = jax.device_get(self.greedy(params, tokens))[: len(prompts)]
+        return [self.tokenizer.decode(row.tolist()) for row in rows]
+
+    def _batch(self, ids: Sequence[list[int]], shortest: int = 0) -> Any:
+        """Tokens [batch_size, T] where they are decoded."""
         longest = max(shortest, *map(len, ids))
         length = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, self.input_length)
         # Rows beyond the prompts hold a token, for inputs of padding alone mean nothing.
@@ -104,5 +232,36 @@ class Answerer:
         tokens: Any = models.pad_inputs(self.model, [*ids, *unused], length)
         if self.mesh is not None:
             tokens = partitioning.shard_batch({"tokens": tokens}, self.mesh)["tokens"]
-        rows = jax.device_get(self.decode(params, tokens))[: len(ids)]
-        return [self.tokenizer.decode(row.tolist()) for row in rows]
+        return tokens
+
+
+def answerer(
+    model: Model,
+    tokenizer: tokenizers.Tokenizer,
+    settings: Settings,
+    *,
+    batch_size: int,
+    input_length: int,
+    mesh: Mesh | None = None,
+) -> Answerer:
+    """Makes a student that answers prompts.
+
+    Args:
+      model: the student.
+      tokenizer: its tokenizer.
+      settings: how it is asked.
+      batch_size: rows that are decoded at a time; where there is a mesh, its shards divide them.
+      input_length: tokens of a prompt at most.
+      mesh: where the parameters lie; None for the default device.
+    """
+    decode = functools.partial(_answers, model, tokenizer.eos_id, settings)
+    return Answerer(
+        model,
+        tokenizer,
+        settings,
+        batch_size,
+        input_length,
+        mesh,
+        greedy=greedy_decoder(model, tokenizer.eos_id, settings.max_length, mesh=mesh),
+        decode=_compiled(decode, mesh),
+    )

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from specialize_jax import convert, report
-from specialize_jax.apps import carry, progress, provenance
+from specialize_jax.apps import carry, progress, provenance, student
 from specialize_jax.convert import families, remote
 from specialize_jax.training import checkpoints, streamed
 
@@ -149,9 +149,8 @@ def _own(
     tokenizer: epath.Path | None,
 ) -> Source:
     """Opens a MODEL_DIR, or one of its checkpoints."""
-    step = args.checkpoint_step
-    if path.name.isdigit() and path.parent.name == _CHECKPOINTS:
-        path, step = path.parent.parent, int(path.name) if step is None else step
+    path, step = student.locate(path)
+    step = step if args.checkpoint_step is None else args.checkpoint_step
     folder = path / _CHECKPOINTS
     run = checkpoints.read_config(folder)
     step = checkpoints.latest_step(folder) if step is None else step
@@ -165,9 +164,9 @@ def _own(
     params = remote.reading(path, convert.Lazy(*streamed.open_params(folder, step)))
     if args.vocab_size is not None:
         config, params = convert.fit_vocabulary(config, params, args.vocab_size, path)
-    student = run.get("student_tokenizer")
-    if tokenizer is None and student is not None:
-        tokenizer = path / student["file"]
+    stored = run.get("student_tokenizer")
+    if tokenizer is None and stored is not None:
+        tokenizer = path / stored["file"]
     files = files or carry.origin(path)
     params, prefix = params.astype(args.dtype), carry.prefix(path)
     return Source(config, params, run["name"], step, prefix, files, tokenizer)
@@ -199,9 +198,7 @@ def _to_hf(source: Source, target: epath.Path, args: argparse.Namespace) -> None
     if source.tokenizer is not None:
         carry.put_tokenizer(source.tokenizer, target)
     if args.source_form == "orbax":
-        model_dir = epath.Path(args.source)
-        if model_dir.name.isdigit():
-            model_dir = model_dir.parent.parent
+        model_dir, _ = student.locate(epath.Path(args.source))
         base_model = args.base_model or carry.hub_name(source.files)
         card = report.model_card(model_dir, source.step, base_model=base_model)
         (target / "README.md").write_text(card)
@@ -209,9 +206,9 @@ def _to_hf(source: Source, target: epath.Path, args: argparse.Namespace) -> None
 
 def _to_orbax(source: Source, target: epath.Path, args: argparse.Namespace) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    student = None
+    stored = None
     if source.tokenizer is not None:
-        student = carry.keep_tokenizer(source.tokenizer, target, source.config.vocab_size)
+        stored = carry.keep_tokenizer(source.tokenizer, target, source.config.vocab_size)
     if source.files is not None:
         carry.keep_files(source.files, target)
     provenance.write(target, "convert")
@@ -225,7 +222,7 @@ def _to_orbax(source: Source, target: epath.Path, args: argparse.Namespace) -> N
             "family": families.of_config(source.config).family,
             "name": source.name,
             "model": dataclasses.asdict(source.config),
-            "student_tokenizer": student,
+            "student_tokenizer": stored,
             "hf_prefix": source.prefix,
             "converted_from": {"form": args.source_form, "path": args.source},
         },

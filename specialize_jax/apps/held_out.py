@@ -8,7 +8,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from specialize_jax import tokenizers
-from specialize_jax.apps import answering
+from specialize_jax.apps import answering, evaluation_prompts
 from specialize_jax.apps.questions import HeldOut
 from specialize_jax.data import formats as formats_lib
 from specialize_jax.evaluation import readers, runner, scoring
@@ -18,7 +18,6 @@ from specialize_jax.training import partitioning, preemption
 
 _AT_ONCE = 32
 _MODE = "corrected"
-_NAMED = 3
 
 Accuracy = Callable[[Any], dict[str, float]]
 """params -> `accuracy/<format>` and `accuracy`, their mean; shares in [0, 1]."""
@@ -37,9 +36,11 @@ class _Exam(NamedTuple):
         predictions = runner.run(
             self.questions,
             lambda question: self.prompts[question.id],
-            functools.partial(answerer.answer, params, shortest=self.longest),
+            runner.in_batches(
+                functools.partial(answerer.answer, params, shortest=self.longest),
+                answerer.batch_size,
+            ),
             modes=(_MODE,),
-            batch_size=answerer.batch_size,
         )
         return scoring.summarize([one.scores[_MODE] for one in predictions]).accuracy
 
@@ -111,8 +112,14 @@ def make_accuracy(
     """
     shards = partitioning.batch_shards(mesh)
     rows = -(-min(len(held_out), _AT_ONCE) // shards) * shards
-    decode = answering.greedy_decoder(model, tokenizer.eos_id, max_decode_length, mesh=mesh)
-    answerer = answering.Answerer(model, tokenizer, decode, rows, input_length, mesh)
+    answerer = answering.answerer(
+        model,
+        tokenizer,
+        answering.Settings(max_length=max_decode_length),
+        batch_size=rows,
+        input_length=input_length,
+        mesh=mesh,
+    )
     exams = [exam for fmt in formats for exam in _exams(fmt, held_out, answerer)]
 
     def accuracy(params: Any) -> dict[str, float]:
@@ -137,15 +144,13 @@ def _exams(
         for question, exemplars in held_out
         if exemplars or not fmt.is_in_context
     }
-    lengths = {id_: len(answerer.encode(prompt)) for id_, prompt in prompts.items()}
+    lengths = {id_: answerer.length(prompt) for id_, prompt in prompts.items()}
     fitting = {id_ for id_, length in lengths.items() if length <= answerer.input_length}
     if too_long := [id_ for id_ in lengths if id_ not in fitting]:
-        more = ", ..." if len(too_long) > _NAMED else ""
-        print(
-            f"accuracy/{fmt.label}: {len(too_long)} of {len(prompts)} held-out prompts are not "
-            f"asked, they have more than {answerer.input_length} tokens (up to "
-            f"{max(lengths.values())}): {', '.join(too_long[:_NAMED])}{more}"
+        words = evaluation_prompts.describe_too_long(
+            too_long, lengths, answerer.input_length, "held-out prompts"
         )
+        print(f"accuracy/{fmt.label}: {words}")
     if fitting:
         questions = [question for question, _ in held_out if question.id in fitting]
         yield _Exam(fmt, questions, prompts, max(lengths[id_] for id_ in fitting))

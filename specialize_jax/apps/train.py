@@ -26,6 +26,7 @@ from specialize_jax.apps import (
     program,
     provenance,
     questions,
+    run_end,
     trackers,
 )
 from specialize_jax.apps import dry_run as preview
@@ -319,6 +320,7 @@ def run(
         return rows.batches_from(start, rows=partitioning.local_rows(mesh, batch_size))
 
     with alone(folder):
+        run_end.clear(folder)
         state = training.fit(
             made.like,
             start,
@@ -343,6 +345,8 @@ def run(
             describe_row=rows.describe,
         )
     reached = int(state.step)
+    if reached >= train_steps:
+        run_end.mark(folder, reached)
     word = "done" if reached >= train_steps else f"at step {reached} of {train_steps}"
     print(f"{word}: {folder}")
     return reached >= train_steps

@@ -3,13 +3,15 @@
 | module    | does                                                                             |
 |-----------|----------------------------------------------------------------------------------|
 | `readers` | files of GSM8K, SVAMP, ASDiv and MultiArith -> `Question` rows                   |
+| `splits`  | validation and test rows of the sets that models are chosen by                   |
 | `scoring` | right or wrong under each extraction mode of `answers`; mean, error and interval |
-| `runner`  | questions and `predict_fn` -> predictions; resumes; writes results and samples   |
+| `journal` | the file that keeps answers as they come                                         |
+| `runner`  | questions and `stream` -> predictions; resumes; writes results and samples       |
 
-It is given functions (`prompt_fn`, `predict_fn`) and knows no model and no tokenizer.
+It is given functions (`prompt_fn`, `stream`) and knows no model and no tokenizer.
 """
 
-from specialize_jax.evaluation import readers, runner, scoring
+from specialize_jax.evaluation import readers, runner, scoring, splits
 from specialize_jax.evaluation.readers import Question
 from specialize_jax.evaluation.runner import Prediction, Task
 from specialize_jax.evaluation.scoring import Score, Summary
@@ -23,4 +25,5 @@ __all__ = [
     "readers",
     "runner",
     "scoring",
+    "splits",
 ]

@@ -61,6 +61,8 @@ class Question:
 
 
 ROLES = ("in_distribution", "out_of_distribution", "generic")
+PROMPT_MODES = ("corrected", "fu2023")
+"""How `QuestionSet.render` writes a prompt: as it should be, or as 2301.12726's code does."""
 
 
 class QuestionSet(NamedTuple):
@@ -73,12 +75,21 @@ class QuestionSet(NamedTuple):
       needs_data_dir: whether it reads files of the data folder.
       prompt: gives its worked exemplars for in-context formats, as the text of a prompt file; None
         where a run has to name such a file.
+      harness: lm-evaluation-harness's task whose patterns fit the answers, as "gsm8k_cot"; None
+        where it has none.
+      render: (label of an in-context format, question, data folder, one of `PROMPT_MODES`) -> the
+        whole prompt, for sets whose in-context prompts are of their own form; then `prompt` and
+        files with exemplars do not count. Zero-shot formats never ask it.
+      shots: worked exemplars in what `render` gives.
     """
 
     read: Callable[[epath.PathLike, str], list[Question]]
     role: str
     needs_data_dir: bool = True
     prompt: Callable[[], str] | None = None
+    harness: str | None = None
+    render: Callable[[str, Question, epath.PathLike, str], str] | None = None
+    shots: int = 0
 
 
 def register(name: str, question_set: QuestionSet) -> None:

@@ -1,14 +1,13 @@
 """Scores of predictions: right or wrong under each extraction mode, and how sure the mean is."""
 
 import dataclasses
-import math
-import statistics
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Callable, Sequence
 
 from specialize_jax import answers
 from specialize_jax.evaluation.readers import Question
+from specialize_jax.intervals import bootstrap, mean_stderr, wilson
+
+__all__ = ["Score", "Summary", "bootstrap", "mean_stderr", "score", "summarize", "votes", "wilson"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +74,40 @@ def score(response: str, question: Question, modes: Sequence[str]) -> dict[str, 
     return scores
 
 
+def votes(
+    responses: Sequence[str],
+    question: Question,
+    modes: Sequence[str],
+    ks: Sequence[int],
+    majority: Callable[[Sequence[str | None]], str | None],
+) -> dict[int, dict[str, Score]]:
+    """Scores what the first k responses vote for, for several k.
+
+    An answer is counted as it is read (`answers.extract`); a response in which a mode reads nothing
+    has no vote, and where none has one the question is wrong.
+
+    Args:
+      responses: the model's texts; where there are fewer than k, all of them vote.
+      question: what was asked.
+      modes: of `answers.MODES`.
+      ks: how many responses vote.
+      majority: answers, None for none -> the one voted for, or None.
+
+    Returns:
+      k -> mode -> score, whose `answer` is the one voted for.
+    """
+    scores: dict[int, dict[str, Score]] = {k: {} for k in ks}
+    for mode in modes:
+        gold = answers.extract(question.answer, mode, kind=question.kind)
+        most = responses[: max(ks, default=0)]
+        read = [answers.extract(response, mode, kind=question.kind) for response in most]
+        for k in ks:
+            voted = majority(read[:k])
+            correct = answers.equal(voted, gold, mode=mode, kind=question.kind)
+            scores[k][mode] = Score(voted, gold, correct)
+    return scores
+
+
 def summarize(scores: Sequence[Score]) -> Summary:
     """Returns accuracy and its uncertainty over questions, all under one mode.
 
@@ -92,56 +125,3 @@ def summarize(scores: Sequence[Score]) -> Summary:
         low=low,
         high=high,
     )
-
-
-def mean_stderr(values: Sequence[float | bool]) -> float:
-    """Returns the standard error of a mean: sample standard deviation / sqrt(n).
-
-    As lm-evaluation-harness computes it, with n - 1 in the deviation; 0 for a single value, which
-    says nothing of its spread.
-
-    Args:
-      values: at least one number.
-
-    Raises:
-      ValueError: there are none.
-    """
-    if not len(values):
-        raise ValueError("expected at least one score, got none")
-    if len(values) == 1:
-        return 0.0
-    return float(np.std(np.asarray(values, np.float64), ddof=1) / math.sqrt(len(values)))
-
-
-def wilson(n_correct: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Returns the Wilson score interval of a proportion, which holds near 0 and 1 too.
-
-    Args:
-      n_correct: successes, in [0, n].
-      n: trials, at least 1.
-      confidence: in (0, 1).
-
-    Returns:
-      (low, high), each in [0, 1].
-
-    Raises:
-      ValueError: an argument is out of its range.
-
-    Reference: E. B. Wilson, Probable inference, the law of succession, and statistical inference,
-      JASA 22 (1927).
-    """
-    if n < 1:
-        raise ValueError(f"expected at least one score, got n={n}")
-    if not 0 <= n_correct <= n or not 0 < confidence < 1:
-        raise ValueError(
-            f"expected 0 <= n_correct <= n and 0 < confidence < 1, got n_correct={n_correct}, "
-            f"n={n}, confidence={confidence}"
-        )
-    z = statistics.NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, scale = n_correct / n, 1 + z * z / n
-    center = (share + z * z / (2 * n)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # The ends are exact where rounding would leave 1e-17.
-    low = 0.0 if n_correct == 0 else center - half
-    high = 1.0 if n_correct == n else center + half
-    return low, high

@@ -1,30 +1,14 @@
 """Accuracies out of results files, with intervals, and what each is an accuracy of."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
+from specialize_jax import intervals
 from specialize_jax.report import coerce, roles
 from specialize_jax.report.collect import Evaluation
 
 METRICS = ("accuracy", "exact_match", "acc")  # the first that is there counts
 _MODES = ("corrected", "fu2023")  # shown first, in this order
-
-
-def wilson(accuracy: float, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Returns Wilson's score interval of a proportion, 95% by default.
-
-    Args:
-      accuracy: share that was right, in [0, 1].
-      count: of samples, at least 1.
-      z: normal quantile of the interval.
-
-    Source: E. B. Wilson, Probable inference (1927), https://doi.org/10.1080/01621459.1927.10502953.
-    """
-    centre = accuracy + z * z / (2 * count)
-    spread = z * math.sqrt(accuracy * (1 - accuracy) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 def mode_order(mode: str) -> tuple[int, str]:
@@ -48,7 +32,7 @@ def rows(evaluations: Sequence[Evaluation], problems: list[str]) -> list[dict[st
                 problems.append(f"{file}: no accuracy of '{task}' among its metrics ({keys})")
             for mode, (metric, share) in shares.items():
                 n = count or _counted(evaluation.samples.get(task, []), mode)
-                low, high = wilson(share, n) if n else (None, None)
+                low, high = intervals.wilson(share * n, n) if n else (None, None)
                 where = {"run": evaluation.label, "step": evaluation.step}
                 where |= roles.place(task, evaluation.configs.get(task, {}))
                 value = {"n": n, "accuracy": share, "low": low, "high": high}

@@ -7,7 +7,8 @@
 | `records` | teacher records: one sampled answer a row                                      |
 | `aligned` | aligned examples: the same answer in student tokens with sparse soft targets   |
 | `batches` | the fields of a training batch, and packed rows on disk                        |
-| `results` | predictions and results in lm-evaluation-harness form                          |
+| `results` | results of an evaluation in lm-evaluation-harness form                         |
+| `samples` | its lines: what the model wrote, read and scored                               |
 
 Numpy and pyarrow only: this room knows no JAX, TensorFlow, model or tokenizer.
 """

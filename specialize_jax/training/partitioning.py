@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -21,6 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from specialize_jax.training import layers
 from specialize_jax.training.train_state import TrainState
+
+Tree = TypeVar("Tree")
 
 AXES = ("data", "fsdp", "model")
 BATCH_AXES = ("data", "fsdp")
@@ -215,6 +217,15 @@ def partition_spec(
     return PartitionSpec(*spec)
 
 
+def param_shardings(params: Any, axes: Any, mesh: Mesh, rules: Rules = STANDARD_RULES) -> Any:
+    """Where every parameter lies; see `state_shardings`."""
+
+    def placed(leaf: Any, names: tuple[str | None, ...]) -> NamedSharding:
+        return NamedSharding(mesh, partition_spec(leaf.shape, names, mesh, rules))
+
+    return jax.tree.map(placed, params, axes)
+
+
 def state_shardings(
     state: TrainState, axes: Any, mesh: Mesh, rules: Rules = STANDARD_RULES
 ) -> TrainState:
@@ -232,22 +243,18 @@ def state_shardings(
     Returns:
       The state with a NamedSharding in place of every leaf.
     """
-
-    def placed(leaf: Any, names: tuple[str | None, ...]) -> NamedSharding:
-        return NamedSharding(mesh, partition_spec(leaf.shape, names, mesh, rules))
-
     whole = NamedSharding(mesh, PartitionSpec())
     opt_axes = layers.state_axes(state.opt_state, state.params, axes)
     return TrainState(
         step=whole,
-        params=jax.tree.map(placed, state.params, axes),
-        opt_state=jax.tree.map(placed, state.opt_state, opt_axes),
+        params=param_shardings(state.params, axes, mesh, rules),
+        opt_state=param_shardings(state.opt_state, opt_axes, mesh, rules),
         rng=whole,
     )
 
 
-def with_shardings(state: TrainState, shardings: TrainState) -> TrainState:
-    """Shapes and shardings joined: what a checkpoint is restored like."""
+def with_shardings(state: Tree, shardings: Tree) -> Tree:
+    """Shapes and shardings joined: what a checkpoint, or its parameters, are restored like."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         state,

@@ -31,10 +31,11 @@ def test_answers_equal_those_of_each_prompt_alone():
         "gpt2_tiny", d_model=32, d_ff=32, vocab_size=128, pad_id=0, num_positions=128
     )
     params = jax.tree.map(lambda x: 8 * x, jax.jit(model.init)(jax.random.key(1)))
-    decode = answering.greedy_decoder(model, tokenizer.eos_id, STEPS)
+    settings = answering.Settings(max_length=STEPS)
     prompts = ["Tom has 3 apples.", "Q: how many?"]
-    answerer = answering.Answerer(model, tokenizer, decode, batch_size=3, input_length=64)
+    answerer = answering.answerer(model, tokenizer, settings, batch_size=3, input_length=64)
     answers = answerer.answer(params, prompts)
+    assert dict(answerer.stream(params, prompts, [0, 1])) == {0: [answers[0]], 1: [answers[1]]}
     assert answers == [_alone(model, params, tokenizer, prompt) for prompt in prompts]
     assert len(set(answers)) == 2
     assert all(answers)

@@ -1,4 +1,3 @@
-import math
 import statistics
 
 import pytest
@@ -51,35 +50,3 @@ def test_summary_counts_missing_gold_in_the_denominator():
     assert 0 < summary.low < 0.75 < summary.high < 1
     with pytest.raises(ValueError, match="at least one score"):
         scoring.summarize([])
-
-
-def test_stderr_is_sample_deviation_over_root_n():
-    values = [True] * 13 + [False] * 29
-    p, n = 13 / 42, 42
-    assert scoring.mean_stderr(values) == pytest.approx(math.sqrt(p * (1 - p) / (n - 1)))
-    assert scoring.mean_stderr([True]) == 0
-    assert scoring.mean_stderr([True, True]) == 0
-    with pytest.raises(ValueError, match="got none"):
-        scoring.mean_stderr([])
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 50), (5, 50), (838, 1319)])
-def test_wilson_ends_solve_the_score_equation(successes, n):
-    """Against its definition: |share - end| = z sqrt(end (1 - end) / n) at either end."""
-    z, share = 1.959963984540054, successes / n
-    low, high = scoring.wilson(successes, n)
-    assert 0 <= low <= share <= high <= 1
-    for end in (low, high):
-        spread = z * math.sqrt(end * (1 - end) / n)
-        assert abs(share - end) == pytest.approx(spread, abs=1e-9)
-
-
-def test_wilson_published_value_and_errors():
-    assert scoring.wilson(10, 20) == pytest.approx((0.2993, 0.7007), abs=1e-4)
-    narrow, wide = scoring.wilson(10, 20, confidence=0.5), scoring.wilson(10, 20, confidence=0.99)
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
-    for arguments in ((0, 0), (3, 2), (-1, 2)):
-        with pytest.raises(ValueError, match="expected"):
-            scoring.wilson(*arguments)
-    with pytest.raises(ValueError, match="confidence=1"):
-        scoring.wilson(1, 2, confidence=1)

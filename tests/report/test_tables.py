@@ -1,28 +1,11 @@
 """The numbers of the report against numbers worked out another way."""
 
-import math
-
 import pytest
 
 from specialize_jax import report
 from specialize_jax.report import accuracy, means, samples, tables
 from specialize_jax.report.collect import Evaluation, Info, Runs, Training
 from tests.report import fixtures
-
-
-@pytest.mark.parametrize("right, n", [(0, 10), (3, 10), (50, 100), (290, 1319), (10, 10)])
-def test_wilson_bounds_are_where_the_score_test_is_just_significant(right, n):
-    z, share = 1.959963984540054, right / n
-    low, high = accuracy.wilson(share, n)
-    assert 0 <= low <= share + 1e-12 and share - 1e-12 <= high <= 1
-    for bound in (low, high):
-        if 1e-9 < bound < 1 - 1e-9:
-            statistic = abs(share - bound) / math.sqrt(bound * (1 - bound) / n)
-            assert statistic == pytest.approx(z, rel=1e-9)
-
-
-def test_wilson_known_value():
-    assert accuracy.wilson(0.5, 100) == pytest.approx((0.403832, 0.596168), abs=1e-6)
 
 
 def _evaluation(results, step=1, **samples_of):

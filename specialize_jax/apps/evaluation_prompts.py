@@ -1,0 +1,174 @@
+"""What an evaluation asks: sets in formats, their prompts, and those too long for the student."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from etils import epath
+
+from specialize_jax import answers
+from specialize_jax.data import formats as formats_lib
+from specialize_jax.evaluation import readers, splits
+from specialize_jax.evaluation.readers import Question
+from specialize_jax.schemas import results
+
+_NAMED = 3
+
+Render = Callable[[Question], str]
+
+
+class Prompt(NamedTuple):
+    """How the questions of a set are put.
+
+    Attributes:
+      render: question -> prompt.
+      shots: worked exemplars in each.
+    """
+
+    render: Render
+    shots: int
+
+
+class Asked(NamedTuple):
+    """A task: the questions of a set in a format.
+
+    Attributes:
+      set_name: of the set.
+      label: of the format.
+      questions: those that are asked, or would be if they were not too long.
+      original: questions in the whole set.
+      shots: worked exemplars in each prompt.
+      prompts: question id -> prompt.
+      too_long: ids of those that are not asked.
+      prompt_hash: SHA-256 of the prompt around the question.
+    """
+
+    set_name: str
+    label: str
+    questions: list[Question]
+    original: int
+    shots: int
+    prompts: dict[str, str]
+    too_long: frozenset[str]
+    prompt_hash: str
+
+    @property
+    def name(self) -> str:
+        """The task's name in files."""
+        return f"{self.set_name}_{self.label}"
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The extraction modes to report."""
+        return answers.modes_of(*{question.kind for question in self.questions})
+
+    @property
+    def config(self) -> dict[str, str | None]:
+        """What results say of it, as far as the set and the prompt make it."""
+        return {
+            "dataset": self.set_name,
+            "role": readers.SETS[self.set_name].role,
+            "format": self.label,
+            "prompt_hash": self.prompt_hash,
+            "validation_rows": self.set_name if self.set_name in splits.NAMES else None,
+        }
+
+
+def build_prompt(
+    label: str, name: str, exemplars: str | None, data: str | None, mode: str
+) -> Prompt:
+    """Returns how the questions of a set are put in a format.
+
+    Args:
+      label: of the format.
+      name: of the set.
+      exemplars: a file of worked exemplars for in-context formats; None for those of the set.
+      data: folder of public data sets.
+      mode: of `readers.PROMPT_MODES`, for sets with prompts of their own form.
+
+    Raises:
+      ValueError: an unknown format or mode, or an in-context format without exemplars.
+    """
+    fmt, own = formats_lib.parse(label), readers.SETS[name]
+    if mode not in readers.PROMPT_MODES:
+        raise ValueError(
+            f"EVAL_PROMPT_MODE: unknown '{mode}'; choices: {', '.join(readers.PROMPT_MODES)}"
+        )
+    if not fmt.is_in_context:
+        return Prompt(lambda question: formats_lib.render_inputs(fmt, question.question), 0)
+    if (render := own.render) is not None:
+        return Prompt(lambda question: render(label, question, data or "", mode), own.shots)
+    if exemplars is not None:
+        text, where = epath.Path(exemplars).read_text(), exemplars
+    elif own.prompt is not None:
+        text, where = own.prompt(), f"exemplars of '{name}'"
+    else:
+        raise ValueError(
+            f"format '{label}' of set '{name}' needs EVAL_EXEMPLARS, for example "
+            "cot_prompts/prompt_simple_4_cases.txt of the data folder"
+        )
+    read = formats_lib.read_exemplars(text, where)
+    return Prompt(lambda q: formats_lib.render_inputs(fmt, q.question, read), len(read))
+
+
+def ask(
+    name: str,
+    label: str,
+    questions: Sequence[Question],
+    prompt: Prompt,
+    *,
+    original: int,
+    length: Callable[[str], int],
+    limit: int,
+) -> Asked:
+    """Renders the prompts of a task; those that are too long are named in a line.
+
+    Args:
+      name: of the set.
+      label: of the format.
+      questions: of the set.
+      prompt: how they are put.
+      original: questions in the whole set.
+      length: tokens of a prompt.
+      limit: of these, how many may be asked.
+
+    Raises:
+      ValueError: not one prompt can be asked.
+    """
+    prompts = {question.id: prompt.render(question) for question in questions}
+    lengths = {id_: length(text) for id_, text in prompts.items()}
+    too_long = [id_ for id_, found in lengths.items() if found > limit]
+    if too_long:
+        words = describe_too_long(too_long, lengths, limit)
+        if len(too_long) == len(prompts):
+            raise ValueError(f"{name}_{label}: {words}; EVAL_INPUT_LENGTH allows {limit}")
+        print(f"{name}_{label}: {words}; they count as wrong")
+    template = prompt.render(dataclasses.replace(questions[0], question="{question}"))
+    return Asked(
+        name,
+        label,
+        list(questions),
+        original,
+        prompt.shots,
+        prompts,
+        frozenset(too_long),
+        results.text_hash(template),
+    )
+
+
+def describe_too_long(
+    too_long: Sequence[str], lengths: dict[str, int], limit: int, what: str = "prompts"
+) -> str:
+    """Returns in words which prompts are not asked.
+
+    Args:
+      too_long: their ids.
+      lengths: id -> tokens, of all prompts.
+      limit: tokens that may be asked.
+      what: the prompts are.
+    """
+    more = ", ..." if len(too_long) > _NAMED else ""
+    return (
+        f"{len(too_long)} of {len(lengths)} {what} are not asked, they have more than {limit} "
+        f"tokens (up to {max(lengths.values())}): {', '.join(too_long[:_NAMED])}{more}"
+    )
