@@ -15,7 +15,18 @@ from specialize_jax.decoding import calculator, equations
 from specialize_jax.decoding.beam_search import beam
 from specialize_jax.decoding.greedy import greedy
 from specialize_jax.decoding.sampling import sample
+from specialize_jax.decoding.scores import Scores, score
 from specialize_jax.decoding.stepwise import repeat
 from specialize_jax.decoding.voting import majority_vote
 
-__all__ = ["beam", "calculator", "equations", "greedy", "majority_vote", "repeat", "sample"]
+__all__ = [
+    "Scores",
+    "beam",
+    "calculator",
+    "equations",
+    "greedy",
+    "majority_vote",
+    "repeat",
+    "sample",
+    "score",
+]
