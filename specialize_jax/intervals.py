@@ -61,7 +61,7 @@ def wilson(n_correct: float, n: int, *, confidence: float = 0.95) -> tuple[float
 
 
 def bootstrap(
-    values: Sequence[float | bool],
+    values: Sequence[float | bool] | np.ndarray,
     *,
     resamples: int = 1000,
     seed: int = 0,

@@ -9,6 +9,7 @@ from etils import epath
 
 from specialize_jax.apps import evaluation_sets, questions
 from specialize_jax.data import packed
+from specialize_jax.evaluation import selected
 from specialize_jax.schemas import SchemaError, aligned, batches, folders, records, results
 
 EPILOG = """\
@@ -44,6 +45,8 @@ def main(args: argparse.Namespace) -> int:
             found.append((_checkpoints(folder / "checkpoints"), "checkpoints", None))
         if any(folder.glob("results_*.json")) or any(folder.glob("*/*/results_*.json")):
             found.append((_results(folder), "results files", _SHOWN))
+        if (folder / selected.NAME).exists():
+            found.append((_selected(folder), "choice of a checkpoint", None))
     if not found:
         if (folder / "report.json").exists() and (folder / "index.html").exists():
             raise SchemaError(
@@ -133,6 +136,11 @@ def _results(folder: epath.Path) -> Iterator[str]:
         value = folders.parse_json(path.read_bytes(), f"'{path}'")
         results.validate_results(value, str(path))
         yield f"{path.name}: " + ", ".join(sorted(value["results"]))
+
+
+def _selected(folder: epath.Path) -> Iterator[str]:
+    value = selected.check(folder)
+    yield f"selected: step {value['step']} by {value['rule']['by']}"
 
 
 def _metrics(path: epath.Path) -> Iterator[str]:

@@ -11,7 +11,7 @@ Do this inside one `jax.jit` that takes `params` as an argument: a step bound to
 the `jit` would put them into the program as constants.
 """
 
-from specialize_jax.decoding import calculator, equations
+from specialize_jax.decoding import annotations, calculating, calculator, equations
 from specialize_jax.decoding.beam_search import beam
 from specialize_jax.decoding.greedy import greedy
 from specialize_jax.decoding.sampling import sample
@@ -21,7 +21,9 @@ from specialize_jax.decoding.voting import majority_vote
 
 __all__ = [
     "Scores",
+    "annotations",
     "beam",
+    "calculating",
     "calculator",
     "equations",
     "greedy",

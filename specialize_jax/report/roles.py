@@ -7,6 +7,7 @@ set, as the paper's four are, or stay without a role.
 from collections.abc import Sequence
 from typing import Any
 
+from specialize_jax.report import evaluations
 from specialize_jax.schemas import Format
 
 IN_DISTRIBUTION = "gsm8k"
@@ -34,6 +35,8 @@ _LETTERS = 26  # of a short name: what a legend on a phone has room for
 def place(task: str, config: dict[str, Any]) -> dict[str, str | None]:
     """Returns what a task measures, under `task`, `data_set`, `split`, `format` and `role`.
 
+    With a calculator `format` says so, and the parts are under `asked` and `calculator`.
+
     Args:
       task: its name, which stands for the data set where `config` has no `dataset`.
       config: of the task, as in the results file; may be empty or another program's.
@@ -41,13 +44,27 @@ def place(task: str, config: dict[str, Any]) -> dict[str, str | None]:
     data_set, label, role = (_text(config.get(key)) for key in ("dataset", "format", "role"))
     data_set = data_set or task
     base, split = _base(data_set)
+    asked = None if label is None else format_words(label)
+    computed = evaluations.calculator(config)
     return {
         "task": task,
         "data_set": data_set,
         "split": split,
-        "format": None if label is None else _FORMATS.get(label, label.replace("_", " ")),
+        "format": asked if computed is None else with_calculator(asked, computed),
+        "asked": asked,
+        "calculator": computed,
         "role": role if role in WORDS else _role_by_name(base),
     }
+
+
+def with_calculator(asked: str | None, kind: str) -> str:
+    """Returns a format in words together with the calculator that computed in its answers."""
+    return f"{asked} + calculator ({kind})" if asked else f"calculator ({kind})"
+
+
+def format_words(label: str) -> str:
+    """Returns a format in short words, as tables and legends have them."""
+    return _FORMATS.get(label, label.replace("_", " "))
 
 
 def _text(value: Any) -> str | None:

@@ -8,7 +8,10 @@ import pytest
 
 from specialize_jax import decoding, models
 
-SIZES = {"t5_1_1_tiny": {"vocab_size": 32}, "gpt2_tiny": {"vocab_size": 32, "num_positions": 32, "pad_id": 0}}
+SIZES = {
+    "t5_1_1_tiny": {"vocab_size": 32},
+    "gpt2_tiny": {"vocab_size": 32, "num_positions": 32, "pad_id": 0},
+}
 
 
 @pytest.mark.parametrize("size", SIZES)
