@@ -195,6 +195,8 @@ class _Names:
         self._tokenizer, self._as_ids = tokenizer, as_ids
 
     def bytes(self, token_id: int) -> bytes:
+        if token_id == self._tokenizer.eos_id:  # it writes nothing, but has a name
+            return self._tokenizer.pieces([token_id])[0].encode()
         return self._tokenizer.token_bytes([token_id])[0]
 
     def string(self, token_id: int) -> str:

@@ -12,6 +12,9 @@ SIZES = {
     "t5_1_1_tiny": {"vocab_size": 32},
     "gpt2_tiny": {"vocab_size": 32, "num_positions": 32, "pad_id": 0},
 }
+    "t5_1_1_tiny": {"vocab_size": 32},
+    "gpt2_tiny": {"vocab_size": 32, "num_positions": 32, "pad_id": 0},
+}
 
 
 @pytest.mark.parametrize("size", SIZES)
