@@ -131,10 +131,8 @@ def run(
             samples=samples,
             num_beams=num_beams,
             seed=seed,
-            # One that works on finished answers leaves the model alone.
-            calculator="none" if calculator == "after" else calculator,
+            calculator=calculating.while_decoding(calculator),
         )
-        calculating.check(calculator)
     except ValueError as error:
         raise ValueError(f"EVAL_SAMPLES, EVAL_TEMPERATURE and their like: {error}") from error
     votes = voting(samples, maj_k)

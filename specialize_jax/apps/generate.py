@@ -135,16 +135,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def take_back_question(args: argparse.Namespace) -> None:
-    """Puts a question that stands right behind `--calculator` where it belongs.
-
-    Raises:
-      ValueError: a word stands there that is no calculator.
-    """
+    """Puts a question that stands right behind `--calculator` where it belongs."""
     given = args.calculator
     if given not in calculating.KINDS and (given == "-" or " " in given.strip()):
         args.questions.insert(0, given)
         args.calculator = CALCULATOR
-    calculating.check(args.calculator)
 
 
 def read_settings(args: argparse.Namespace) -> answering.Settings:
@@ -163,8 +158,7 @@ def read_settings(args: argparse.Namespace) -> answering.Settings:
         top_p=args.top_p,
         samples=args.samples,
         seed=args.seed,
-        # One that works on finished answers leaves the model alone.
-        calculator="none" if args.calculator == "after" else args.calculator,
+        calculator=calculating.while_decoding(args.calculator),
     )
 
 

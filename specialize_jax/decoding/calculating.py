@@ -119,6 +119,12 @@ def revised(text: str, kind: str) -> str:
     return equations.correct(text)[0] if kind == "after" else text
 
 
+def while_decoding(kind: str) -> str:
+    """Returns the kind that works while decoding: `none` where finished answers are put right."""
+    check(kind)
+    return "none" if kind == "after" else kind
+
+
 def check(kind: str) -> None:
     """Raises a ValueError that lists the choices where a kind is unknown."""
     if kind not in KINDS:
