@@ -195,6 +195,13 @@ class Answerer:
         Raises:
           ValueError: a prompt is longer than `input_length`, or there are not as many numbers.
         """
+        for place, answers in self.stream_tokens(params, prompts, numbers):
+            yield place, [self.tokenizer.decode(ids) for ids in answers]
+
+    def stream_tokens(
+        self, params: Any, prompts: Sequence[str], numbers: Sequence[int]
+    ) -> Iterator[tuple[int, list[list[int]]]]:
+        """`stream`, with the tokens of the answers; an end-of-sequence token is the last."""
         if len(numbers) != len(prompts):
             raise ValueError(f"expected {len(prompts)} numbers, one a prompt, got {len(numbers)}")
         ids = [self.encode(prompt) for prompt in prompts]
@@ -206,7 +213,11 @@ class Answerer:
             asked += [0] * (self.batch_size - len(asked))
             rows = jax.device_get(self.decode(params, tokens, jnp.asarray(asked, jnp.int32)))
             for place, row in zip(batch, rows, strict=False):
-                yield place, [self.tokenizer.decode(answer.tolist()) for answer in row]
+                yield place, [self._until_end(answer.tolist()) for answer in row]
+
+    def _until_end(self, ids: list[int]) -> list[int]:
+        eos = self.tokenizer.eos_id
+        return ids[: ids.index(eos) + 1] if eos in ids else ids
 
     def answer(self, params: Any, prompts: Sequence[str], *, shortest: int = 0) -> list[str]:
         """Returns the greedy answers to at most `batch_size` prompts, in order.

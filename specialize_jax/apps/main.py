@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, bool]] = {
     "evaluate": ("evaluate", "score checkpoints on the evaluation sets", True),
     "generate": ("generate", "ask a trained student", False),
     "select": ("select", "choose a run's checkpoint by its validation scores", False),
+    "serve": ("serve", "a trained student behind the interface of OpenAI's servers", False),
     "convert": ("convert", "checkpoints of Hugging Face and t5x to ours, and back", False),
     "report": ("report", "one page from the files of a run", False),
     "verify": ("verify", "check hashes and invariants of any folder we write", False),

@@ -15,10 +15,12 @@ from specialize_jax.decoding import annotations, calculating, calculator, equati
 from specialize_jax.decoding.beam_search import beam
 from specialize_jax.decoding.greedy import greedy
 from specialize_jax.decoding.sampling import sample
+from specialize_jax.decoding.scores import Scores, score
 from specialize_jax.decoding.stepwise import repeat
 from specialize_jax.decoding.voting import majority_vote
 
 __all__ = [
+    "Scores",
     "annotations",
     "beam",
     "calculating",
@@ -28,4 +30,5 @@ __all__ = [
     "majority_vote",
     "repeat",
     "sample",
+    "score",
 ]

@@ -71,6 +71,14 @@ class Tokenizer(abc.ABC):
         """Returns each token as text: a SentencePiece piece with its marker, or decoded bytes."""
 
     @abc.abstractmethod
+    def token_bytes(self, ids: Iterable[int]) -> list[bytes]:
+        """Returns each token's bytes, which need not be valid UTF-8 by themselves.
+
+        Raises:
+          ValueError: an id of no token, or the tokenizer's tokens have no bytes of their own.
+        """
+
+    @abc.abstractmethod
     def piece_to_id(self, piece: str) -> int | None:
         """Returns the id whose piece this is, control and extra pieces included."""
 
