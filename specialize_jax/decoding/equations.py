@@ -33,7 +33,10 @@ _RIGHT_SIDE = re.compile(
 )
 _CUE = re.compile(r"\banswer(?:\b is\b|:)|####|^A:", re.IGNORECASE | re.MULTILINE)
 _AGAIN = re.compile(r">>\$?")  # GSM8K's <<48/2=24>>24
-_ANY_NUMBER = re.compile(rf"(?<![\w.])(?:{calculator.NUMBER})(?![\w%])")
+# With its sign, where nothing stands before it to subtract from: 3 * -10, but not 3 -10.
+_ANY_NUMBER = re.compile(
+    rf"(?:(?<![\w)])(?<![\d)] )-|(?<![\w.]))(?:{calculator.NUMBER})(?![\w%])", re.ASCII
+)
 
 
 class Equation(NamedTuple):
@@ -78,7 +81,9 @@ def _equation(text: str, sign: int) -> Equation | None:
     for start in [tail.start(), *(b.end() for b in _BREAK.finditer(text, tail.start(), sign))]:
         start += len(_LEADING.match(text, start)[0])  # type: ignore[index]  # it matches nothing
         left, before = text[start:sign].rstrip(" \t"), text[low:start]
-        if before[-1:].isalnum() or _AND.search(before):
+        if low and not before.strip(" \t"):  # longer than what is looked at: this is its tail
+            continue
+        if before[-1:].isalnum() or _AND.search(before) or _is_half_a_number(before, left):
             continue
         if left[:1] in ("+", "-", "−", "–") and not _NOTHING_TO_ADD_TO.search(before):
             continue
@@ -86,6 +91,11 @@ def _equation(text: str, sign: int) -> Equation | None:
             number = _RIGHT_SIDE.match(text, sign + 1)
             return Equation(left, value, start, number and number.span("number"))
     return None
+
+
+def _is_half_a_number(before: str, left: str) -> bool:
+    """Whether a left side starts within a number that a space divides: 6, 760 / 450."""
+    return bool(re.search(r"\d,[ \t]$", before) and re.match(r"\d{3}(?!\d)", left))
 
 
 def _computes(left: str) -> bool:
@@ -121,9 +131,10 @@ def correct(text: str) -> tuple[str, list[Correction]]:
     that is written twice, `<<48/2=20>>20`, both are replaced.
 
     An equation is left alone where it is not plain what it says: with a letter or a mixed number
-    among its numbers ("M + 4 + 2 = 8", "8 x 1 1/2 = 12"), with two divisions ("25 / 1/3 = 75"), or
-    where computing goes on behind it ("12 x 2 = 24 / 3"). Of GSM8K's 7,473 worked solutions this
-    changes 25, of which most are wrong as they stand.
+    among its numbers ("M + 4 + 2 = 8", "8 x 1 1/2 = 12"), with two divisions ("25 / 1/3 = 75"),
+    where a division is rounded to whole things ("47 / 6 = 7 jars"), or where computing goes on
+    behind it ("12 x 2 = 24 / 3"). Of GSM8K's 7,473 worked solutions this
+    changes 20, of which most are wrong as they stand.
 
     Args:
       text: a solution.
@@ -143,8 +154,8 @@ def correct(text: str) -> tuple[str, list[Correction]]:
             continue
         old = text[slice(*found.right)]
         renamed.pop(_plain(old), None)
-        if not _shows(old, value):
-            new = _in_the_form_of(old, value)
+        if not _shows(old, value) and not _counts_wholes(found.left, old, value):
+            new = in_the_form_of(old, value)
             edits.append(Correction(found.right[0], old, new))
             renamed[_plain(old)] = _plain(new)
         if again := _AGAIN.match(text, found.right[1]):
@@ -186,8 +197,18 @@ def _shows(number: str, value: Fraction) -> bool:
     return abs(Fraction(digits) - value) <= slack
 
 
-def _in_the_form_of(number: str, value: Fraction) -> str:
-    """The value with the currency sign and the grouping of a number."""
+def _counts_wholes(left: str, number: str, value: Fraction) -> bool:
+    """Whether a division that does not come out even was rounded to whole things, up or down."""
+    divides = "/" in left or "÷" in left
+    return divides and _plain(number).isdigit() and abs(int(_plain(number)) - value) < 1
+
+
+def in_the_form_of(number: str, value: Fraction) -> str:
+    """Returns a value with the currency sign and the grouping of a number, or of an expression.
+
+    >>> in_the_form_of("$1,200", Fraction(2400))
+    '$2,400'
+    """
     digits = calculator.write(value)
     if "," in number:
         whole, point, rest = digits.partition(".")

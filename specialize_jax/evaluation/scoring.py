@@ -69,7 +69,7 @@ def score(response: str, question: Question, modes: Sequence[str]) -> dict[str, 
     scores = {}
     for mode in modes:
         answer = answers.extract(response, mode, kind=question.kind)
-        gold = answers.extract(question.answer, mode, kind=question.kind)
+        gold = answers.reference(question.answer, mode, kind=question.kind)
         correct = answers.equal(answer, gold, mode=mode, kind=question.kind)
         scores[mode] = Score(answer, gold, correct)
     return scores
