@@ -44,7 +44,7 @@ class Functions(NamedTuple):
         gives, or its shapes. A row may take `columns` steps.
       insert: `insert(cache, new, sources [N], rows [N]) -> cache` in which row `rows[i]` is row
         `sources[i]` of what `encode` gave; `B` for none.
-      widen: `widen(cache, T) -> cache` with room for longer inputs.
+      widen: `widen(cache, like) -> cache` with room for the inputs of what `encode` gave.
     """
 
     pad: Callable[[Sequence[Sequence[int]], int], np.ndarray]
@@ -53,7 +53,7 @@ class Functions(NamedTuple):
     decode_step: Callable[[Any, Any, Any], tuple[jax.Array, Any]]
     empty: Callable[[Any, int, int], Any]
     insert: Callable[[Any, Any, Any, Any], Any]
-    widen: Callable[[Any, int], Any]
+    widen: Callable[[Any, Any], Any]
 
 
 class Question(NamedTuple):
@@ -110,6 +110,7 @@ class Engine:
       respond: says what a row that waits must write.
       spare: steps that a row may wait in all without stopping the others; 0 where nothing halts.
       place: lays a cache out where the devices are, traced; by default as it comes.
+      jit: `jax.jit`, or what compiles as it does.
     """
 
     functions: Functions
@@ -125,6 +126,7 @@ class Engine:
     respond: Respond | None = None
     spare: int = 64
     place: Callable[[Any], Any] = lambda cache: cache
+    jit: Callable[..., Any] = jax.jit
 
     def __post_init__(self) -> None:
         """Checks what belongs together.
@@ -165,7 +167,7 @@ class Engine:
                     if not before:
                         cache = self._empty(ready[0].encoded, self.slots)
                     elif wide > before:
-                        cache = self._widen(cache, wide)
+                        cache = self._widen(cache, ready[0].encoded)
                 cache = self._fill(cache, ready, rows, asked, questions)
             limits = self._limits(rows, more=bool(waiting or ready))
             cache, rows = self._segment(params, cache, rows, limits)
@@ -269,7 +271,7 @@ class Engine:
 
     @functools.cached_property
     def _encode(self) -> Callable[..., Any]:
-        return jax.jit(self.functions.encode)
+        return self.jit(self.functions.encode)
 
     @functools.cached_property
     def _empty(self) -> Callable[..., Any]:
@@ -282,7 +284,7 @@ class Engine:
 
     @functools.cached_property
     def _widen(self) -> Callable[..., Any]:
-        return self._of_caches(self.functions.widen, 1)
+        return self._of_caches(self.functions.widen)
 
     def _of_caches(
         self, function: Callable[..., Any], *static_argnums: int, **options: Any
@@ -292,7 +294,7 @@ class Engine:
         def placed(*args: Any) -> Any:
             return self.place(function(*args))
 
-        return jax.jit(placed, static_argnums=static_argnums, **options)
+        return self.jit(placed, static_argnums=static_argnums, **options)
 
     @functools.cached_property
     def _segment(self) -> Callable[..., tuple[Any, segments.Rows]]:
@@ -308,4 +310,4 @@ class Engine:
                 spare=self.spare,
             )
 
-        return jax.jit(segment, donate_argnums=1)
+        return self.jit(segment, donate_argnums=1)

@@ -94,9 +94,9 @@ def end(cache: Cache, step: Step, tokens: jax.Array, layers: list[Cache]) -> Cac
     }
 
 
-def widen(cache: Cache, inputs: int) -> Cache:
-    """The cache with room for inputs of `inputs` tokens; what is new does not count."""
-    more = inputs - cache["seen"].shape[1]
+def widen(cache: Cache, like: Cache) -> Cache:
+    """The cache with room for as many inputs as another has; what is new does not count."""
+    more = like["seen"].shape[1] - cache["seen"].shape[1]
 
     def wider(layer: Cache) -> Cache:
         room = ((0, 0), (0, 0), (0, more), (0, 0))
