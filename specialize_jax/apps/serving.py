@@ -186,7 +186,7 @@ def numbers(requests: Sequence[completions.Request]) -> list[int]:
     for request in requests:
         seed = random.getrandbits(64) if request.seed is None else request.seed
         for place in range(len(request.prompts)):
-            found.append(zlib.crc32(f"{seed}/{place}".encode()) >> 8)
+            found.append(zlib.crc32(f"{seed}/{place}".encode()) >> 1)
     return found
 
 
