@@ -158,6 +158,23 @@ class SentencePieceTokenizer(Tokenizer):
         """See `Tokenizer`."""
         return self._processor.decode([int(i) for i in ids if 0 <= i < len(self._processor)])
 
+    def token_bytes(self, ids: Iterable[int]) -> list[bytes]:
+        """Returns each token's bytes: a marker is a space, a byte piece its byte.
+
+        A token that stands for no text of its own (end of sequence) has none.
+
+        Raises:
+          ValueError: an id of no token.
+        """
+        found = []
+        for token_id, piece in zip(ids := [int(i) for i in ids], self.pieces(ids), strict=True):
+            if token_id in self._byte_ids:
+                found.append(bytes.fromhex(piece[3:-1]))  # <0x0A>
+            else:
+                text = piece.replace(MARKER, " ") if self._is_ordinary(token_id) else ""
+                found.append(text.encode())
+        return found
+
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Returns each piece with its marker."""
         return [self._piece(int(i)) for i in ids]
