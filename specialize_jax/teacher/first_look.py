@@ -30,7 +30,7 @@ def check(
     """
     if not top_logprobs:
         return None
-    if not any(choice.steps for choice in choices):
+    if all(choice.steps is None for choice in choices):
         raise Refused(
             "the server sends no log-probabilities (asked for the "
             f"{top_logprobs} most probable tokens of every step): let it send them, try the other "

@@ -62,17 +62,17 @@ class Journal:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise SchemaError(f"'{path.parent}': another process collects into it") from error
         self.tokens = [0, 0]
         self.lost = 0
         self._there: set[tuple[str, int]] = set()
         self._offsets: dict[str, list[int]] = {}  # question -> where its lines begin
         self._synced = time.monotonic()
-        self._load()
+        try:
+            self._lock()
+            self._load()
+        except SchemaError:
+            self._file.close()
+            raise
 
     def __enter__(self) -> "Journal":
         return self
@@ -81,6 +81,12 @@ class Journal:
         with contextlib.suppress(ValueError):
             os.fsync(self._file.fileno())
         self._file.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SchemaError(f"'{self.path.parent}': another process collects into it") from error
 
     def _load(self) -> None:
         self._file.seek(0)

@@ -21,6 +21,7 @@ from specialize_jax.teacher.importers import token_to_bytes
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
 _REPLACEMENT = "\ufffd"
 _LOST = _REPLACEMENT.encode()
+_LOST_PART = re.compile(f"{_REPLACEMENT}+|[^{_REPLACEMENT}]+")
 
 Decode = Callable[[int], bytes]
 
@@ -35,10 +36,12 @@ class Name(NamedTuple):
     Attributes:
       bytes: what it stands for; None where that is ambiguous.
       id: in the teacher's vocabulary; None where unknown.
+      string: as sent; of an ambiguous token it tells a part.
     """
 
     bytes: bytes | None
-    id: int | None
+    id: int | None = None
+    string: str = ""
 
 
 def read(
@@ -66,49 +69,81 @@ def read(
     if token_id is not None and decode is not None:
         return Name(decode(token_id), token_id)
     value = token_to_bytes(string) if raw is None else bytes(raw)
-    return Name(None if _REPLACEMENT in string or _LOST in value else value, token_id)
+    return Name(None if _LOST in value else value, token_id, string)
 
 
-def fill(names: Sequence[Name], text: bytes) -> list[tuple[Name, int]] | None:
+def fill(tokens: Sequence[Name], text: bytes) -> list[tuple[Name, int]] | None:
     """Gives ambiguous tokens the bytes that the text has in their place.
 
-    One ambiguous token between known ones has bytes that the text tells. Of several in a row only
-    their joint bytes are known: they become one token.
+    Where the text leaves open which byte belongs to which of several tokens, these become one.
 
     Args:
-      names: the tokens of a text.
-      text: all of it; tokens may go on behind it (a stop sequence).
+      tokens: of a text; they may go on behind it (a stop sequence).
+      text: all of it.
 
     Returns:
-      Tokens, and how many of `names` each stands for; None where the text does not tell.
+      Tokens, and how many of the given ones each stands for; None where they are not the text.
     """
-    done: list[tuple[Name, int]] = []
-    at = 0  # bytes of the text that are told
-    here = 0
-    while here < len(names):
-        name = names[here]
-        if name.bytes is not None:
-            done.append((name, 1))
-            at += len(name.bytes)
-            here += 1
-            continue
-        run = _run(names, here, known=False)
-        following = names[here + run : here + run + _run(names, here + run, known=True)]
-        behind = b"".join(other.bytes or b"" for other in following)
-        end = text.find(behind, at + run) if behind else len(text)
-        if end < at + run:  # each stands for at least one byte
-            return None
-        done.append((Name(text[at:end], name.id if run == 1 else None), run))
-        at, here = end, here + run
-    return done
+    if all(token.bytes is not None for token in tokens):
+        return [(token, 1) for token in tokens]
+    places = _places(tokens, text)
+    if places is None:
+        return None
+    done = []
+    start = 0
+    for end in range(1, len(places)):
+        if len(places[end]) == 1:
+            (first,), (last,) = places[start], places[end]
+            whole = tokens[start].id if end == start + 1 else None
+            done.append((Name(text[first:last], whole), end - start))
+            start = end
+    # A stop behind the text: nothing is learned from its bytes.
+    behind = tokens[start:]
+    return done + [(Name(token.bytes or b"?", token.id), 1) for token in behind]
 
 
-def _run(names: Sequence[Name], start: int, *, known: bool) -> int:
-    """Returns how many names from a place on are all known, or all ambiguous."""
-    end = start
-    while end < len(names) and (names[end].bytes is not None) == known:
-        end += 1
-    return end - start
+def _places(tokens: Sequence[Name], text: bytes) -> list[set[int]] | None:
+    """Returns where in a text each token may begin, and where the last one ends, as all fit.
+
+    Only tokens up to the end of the text count. None where no way fits.
+    """
+    forward: list[set[int]] = [{0}]
+    for token in tokens:
+        ends = {end for place in forward[-1] for end in _ends(token, text, place)}
+        if not ends:
+            break
+        forward.append(ends)
+    while forward and len(text) not in forward[-1]:
+        forward.pop()
+    if len(forward) < 2:
+        return None
+    forward[-1] = {len(text)}
+    for i in range(len(forward) - 2, -1, -1):
+        forward[i] = {p for p in forward[i] if forward[i + 1] & _ends(tokens[i], text, p)}
+    return forward
+
+
+def _ends(token: Name, text: bytes, start: int) -> set[int]:
+    """Returns where a token that begins at a place of a text may end."""
+    if token.bytes is not None:
+        return {start + len(token.bytes)} if text.startswith(token.bytes, start) else set()
+    ends = {start}
+    for part in _LOST_PART.findall(token.string):
+        if part[0] != _REPLACEMENT:
+            raw = part.encode()
+            ends = {end + len(raw) for end in ends if text.startswith(raw, end)}
+        else:  # a U+FFFD stands for one to three bytes that are no character by themselves
+            reach = {end: _beyond_ascii(text, end, 3 * len(part)) for end in ends}
+            ends = {end + size for end in ends for size in range(len(part), reach[end] + 1)}
+    return ends
+
+
+def _beyond_ascii(text: bytes, start: int, most: int) -> int:
+    """Returns how many bytes from a place on are beyond ASCII, up to a number."""
+    size = 0
+    while size < most and start + size < len(text) and text[start + size] >= 0x80:
+        size += 1
+    return size
 
 
 def candidates(step: Any, decode: Decode | None) -> tuple[list[tuple[bytes, float]], int]:

@@ -191,7 +191,9 @@ class Scoring:
     ) -> list[wire.Choice]:
         """See `Asking`."""
         if self.scored_by == "echo":
-            steps = wire.choices(body, decode)[0].steps or []
+            steps = wire.choices(body, decode)[0].steps
+            if steps is None:
+                raise wire.BadReply("expected log-probabilities of the prompt by 'echo'")
         else:
             steps = wire.prompt_steps(body, decode)
         text = self.answers[question.id][samples[0]]
@@ -202,13 +204,13 @@ class Scoring:
         return max((len(text.encode()) for text in self.answers.get(question.id, ())), default=0)
 
 
-def _ending(steps: Sequence[wire.Step], text: bytes) -> list[wire.Step] | None:
-    """Returns the last steps, which write a text; None where no token begins where it does."""
+def _ending(steps: Sequence[wire.Step], text: bytes) -> list[wire.Step]:
+    """Returns the last steps, which write a text; none where no token begins where it does."""
     start = len(steps)
     while text:
         start -= 1
         token = steps[start].name.bytes if start >= 0 else None
         if token is None or not text.endswith(token):
-            return None
+            return []
         text = text[: len(text) - len(token)]
     return list(steps[start:])

@@ -44,7 +44,8 @@ class Choice(NamedTuple):
     Attributes:
       text: what the server says it wrote.
       finish_reason: as sent.
-      steps: its tokens; None where the server gave no log-probabilities.
+      steps: its tokens; None where the server gave no log-probabilities, empty where those that it
+        gave are not those of the text.
     """
 
     text: str
@@ -61,7 +62,8 @@ class Tokens(NamedTuple):
       logprobs: [T].
       topk: [T] candidates of a step, best first.
       terminal: candidates of the step behind the last token, where the server tells them.
-      counts: of what was left out: "without_mass", "ambiguous", "merged" tokens, "bad_mass" steps.
+      counts: of what was left out: candidates "without_mass" or "ambiguous", "merged" tokens, steps
+        of "bad_mass".
     """
 
     values: list[bytes]
