@@ -72,8 +72,8 @@ def journalled(out):
 
 def test_killed_in_the_middle_against_a_server_full_of_faults(flags, tmp_path):
     """Every (question, sample) exactly once, nothing that was kept asked again, no key anywhere."""
-    concurrency = 8
-    with Server(FAULTS, rate=0.25, delay=0.01) as server:
+    concurrency = 16
+    with Server(FAULTS, rate=0.2, delay=0.005) as server:
         changes = {"samples": 8, "samples_per_request": 2, "concurrency": concurrency}
         argv = flags(server, count=200, timeout=0.5, seed=3, any_answer=True, **changes)
         command = [sys.executable, "-m", "specialize_jax.apps.main", *argv]
