@@ -12,13 +12,15 @@ A string with U+FFFD stands for bytes that were lost, and several tokens may sha
 send its three bytes as `bytes`. Such a name is ambiguous: nothing may be learned from it.
 """
 
+import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from specialize_jax.teacher.importers import token_to_bytes
 
-_TOKEN_ID = re.compile(r"token_id:(\d+)")
+_ID_PREFIX = "token_id:"
+_TOKEN_ID = re.compile(rf"{_ID_PREFIX}(\d+)")
 _REPLACEMENT = "\ufffd"
 _LOST = _REPLACEMENT.encode()
 _LOST_PART = re.compile(f"{_REPLACEMENT}+|[^{_REPLACEMENT}]+")
@@ -58,8 +60,7 @@ def read(
     Raises:
       NeedsTokenizer: the string is an id and there is no `decode`.
     """
-    found = _TOKEN_ID.fullmatch(string)
-    if found:
+    if string.startswith(_ID_PREFIX) and (found := _TOKEN_ID.fullmatch(string)):
         token_id = int(found[1])
         if decode is None:
             raise NeedsTokenizer(
@@ -68,8 +69,16 @@ def read(
             )
     if token_id is not None and decode is not None:
         return Name(decode(token_id), token_id)
-    value = token_to_bytes(string) if raw is None else bytes(raw)
+    if raw is None:
+        return Name(_bytes_of(string), token_id, string)
+    value = bytes(raw)
     return Name(None if _LOST in value else value, token_id, string)
+
+
+@functools.lru_cache(2**17)  # a teacher says few strings, each again and again
+def _bytes_of(string: str) -> bytes | None:
+    value = token_to_bytes(string)
+    return None if _LOST in value else value
 
 
 def fill(tokens: Sequence[Name], text: bytes) -> list[tuple[Name, int]] | None:
@@ -161,24 +170,26 @@ def candidates(step: Any, decode: Decode | None) -> tuple[list[tuple[bytes, floa
     known: list[tuple[bytes, float]] = []
     ambiguous = 0
     for string, raw, token_id, logprob in _entries(step):
-        name = read(string, raw, token_id, decode)
-        if name.bytes is None:
+        if raw is None and token_id is None and not string.startswith(_ID_PREFIX):
+            value = _bytes_of(string)  # what `read` says; millions of times
+        else:
+            value = read(string, raw, token_id, decode).bytes
+        if value is None:
             ambiguous += 1
         else:
-            known.append((name.bytes, min(float(logprob), 0.0)))
+            known.append((value, 0.0 if logprob > 0 else logprob))
     return known, ambiguous
 
 
-def _entries(step: Any) -> list[tuple[str, Any, int | None, float]]:
-    """Returns (string, bytes, id, log-probability) of each candidate."""
-    if isinstance(step, Mapping):
-        return [
-            (str(value.get("decoded_token", f"token_id:{key}")), None, int(key), value["logprob"])
-            if isinstance(value, Mapping)
-            else (key, None, None, value)
-            for key, value in step.items()
-        ]
-    return [
-        (entry["token"], entry.get("bytes"), entry.get("id"), entry["logprob"])
-        for entry in step or ()
-    ]
+def _entries(step: Any) -> Iterator[tuple[str, Any, int | None, float]]:
+    """Yields (string, bytes, id, log-probability) of each candidate."""
+    if not isinstance(step, dict):
+        for entry in step or ():
+            yield entry["token"], entry.get("bytes"), entry.get("id"), entry["logprob"]
+        return
+    for key, value in step.items():
+        if isinstance(value, dict):
+            string = str(value.get("decoded_token", f"{_ID_PREFIX}{key}"))
+            yield string, None, int(key), value["logprob"]
+        else:
+            yield key, None, None, value

@@ -23,12 +23,18 @@ def clean(
     Raises:
       ValueError: the mass exceeds 1 by more than rounding explains.
     """
-    given = list(pairs)
-    kept = {name: logprob for name, logprob in given if logprob > NO_LOGPROB}
-    order = sorted(kept, key=lambda name: -kept[name])[:most]
-    mass = math.fsum(math.exp(kept[name]) for name in order)
+    kept: dict[bytes, float] = {}
+    without = 0
+    for name, logprob in pairs:
+        if logprob > NO_LOGPROB:
+            kept[name] = logprob
+        else:
+            without += 1
+    order = sorted(kept, key=kept.__getitem__, reverse=True)[:most]
+    logprobs = [kept[name] for name in order]
+    mass = math.fsum(map(math.exp, logprobs))
     if mass > 1 + MAX_EXCESS_MASS:
         raise ValueError(f"candidate mass {mass:.4f}, expected at most 1")
-    scale = math.log(max(mass, 1.0))
-    without = sum(not logprob > NO_LOGPROB for _, logprob in given)
-    return order, [kept[name] - scale for name in order], without
+    if mass > 1:
+        logprobs = [logprob - math.log(mass) for logprob in logprobs]
+    return order, logprobs, without
