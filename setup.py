@@ -48,12 +48,13 @@ _TOKENIZERS = ["tiktoken>=0.12.0", "tokenizers>=0.22.2"]
 _EXTRAS = {
     "tpu": ["jax[tpu]", "etils[epath-gcs]"],
     "cuda": ["jax[cuda13]"],
-    "teacher": ["openai", *_TOKENIZERS],
+    "teacher": ["httpx2>=2.0.0", *_TOKENIZERS],
     # Holds pyarrow below 26 and protobuf below 7, so it is not in constraints.txt.
     "beam": ["apache-beam>=2.72.0"],
     "report": ["jinja2>=3.1.6", "matplotlib>=3.10.8"],
     "dev": [
         "build",
+        "httpx2>=2.0.0",  # tests ask a server of their own
         "hypothesis",
         "mypy",
         "pytest",

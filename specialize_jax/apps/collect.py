@@ -5,23 +5,30 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from specialize_jax.apps import gin_setup, progress, provenance
+from specialize_jax.apps import collect_flags, gin_setup, progress, provenance, served
 from specialize_jax.schemas import SchemaError, folders
 from specialize_jax.schemas import records as schema
 from specialize_jax.teacher import collect, records
 
 EPILOG = """\
 example:
+  specialize-jax collect --base_url http://localhost:8000/v1 --model NAME \\
+      --questions train.jsonl --prompt complex --samples 8 --out out/records
   specialize-jax collect --gin_file=experiments/quickstart.gin --out out/quickstart/records"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    collect_flags.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Collects as the gin files say; a folder finished with the same settings is left as it is."""
+    """Asks a server, as the flags say, or the teacher that gin files name."""
+    if not args.gin_file:
+        return served.main(args)
+    if args.base_url or args.model or args.questions:
+        raise ValueError("expected a teacher by --gin_file or a server by --base_url, got both")
     gin_setup.configured(args, run, out=args.out)()
     return 0
 

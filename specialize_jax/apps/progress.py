@@ -2,17 +2,27 @@
 
 import sys
 from collections.abc import Callable
+from typing import Protocol
 
 from tqdm import tqdm
 
 
-def bar(title: str, total: int) -> Callable[[int], None]:
+class Done(Protocol):
+    """Takes the number of further items done, and perhaps a word to be shown beside them."""
+
+    def __call__(self, count: int, /, note: str = "") -> None:
+        """Moves the bar on."""
+
+
+def bar(title: str, total: int) -> Done:
     """Returns a function that takes the number of further items done; the bar ends at `total`."""
     # Not on a terminal: a line every ten seconds, so that a log stays readable.
     interval = 1.0 if sys.stderr.isatty() else 10.0
     display = tqdm(total=total, desc=title, dynamic_ncols=True, mininterval=interval)
 
-    def done(count: int) -> None:
+    def done(count: int, /, note: str = "") -> None:
+        if note:
+            display.set_postfix_str(note, refresh=False)
         display.update(count)
         if display.n >= total:
             display.close()

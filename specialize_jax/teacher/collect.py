@@ -39,6 +39,11 @@ class Sample(NamedTuple):
       logprobs: [T] natural log-probabilities of the tokens.
       topk: [T] the most probable candidates of each step, (bytes, log-probability), best first.
       end: tokens [0, end) are the target text; what follows (a stop sequence) is not learned.
+      finish_reason: why the teacher stopped; "length" where it was cut.
+      ids: [T] of the tokens in the teacher's vocabulary, where known.
+      terminal: the candidates of the step behind the last token, where known.
+      text: the answer where there are no tokens (T = 0): all of it is the target.
+      start: tokens before it are not learned either (a newline that the prompt left to be written).
     """
 
     prompt: str
@@ -46,6 +51,11 @@ class Sample(NamedTuple):
     logprobs: Sequence[float]
     topk: Sequence[Sequence[tuple[bytes, float]]]
     end: int
+    finish_reason: str = "stop"
+    ids: Sequence[int] | None = None
+    terminal: Sequence[tuple[bytes, float]] | None = None
+    text: str = ""
+    start: int = 0
 
 
 class Teacher(Protocol):
@@ -91,18 +101,18 @@ def _rows(
     teacher: Teacher, questions: Sequence[Question], num_samples: int, top_logprobs: int, seed: int
 ) -> Iterator[dict[str, Any] | str]:
     for question in questions:
-        seen: set[bytes] = set()
+        seen: set[str] = set()
         for sample_id in range(num_samples):
             sample = teacher.sample(
                 question, sample_id=sample_id, top_logprobs=top_logprobs, seed=seed
             )
             check_sample(sample, top_logprobs, f"the teacher's answer {question.id}/{sample_id}")
-            target = b"".join(sample.tokens[: sample.end])
+            target = target_text(sample)
             if target in seen:
                 yield "duplicate"
                 continue
             seen.add(target)
-            yield _row(question, sample_id, sample, target.decode())
+            yield row(question, sample_id, sample)
 
 
 def check_questions(questions: Sequence[Question]) -> None:
@@ -141,13 +151,16 @@ def check_sample(sample: Sample, top_logprobs: int, where: str) -> None:
     expect(all(isinstance(t, bytes) for t in sample.tokens), f"tokens of bytes: {sample.tokens}")
     lengths = tokens, len(sample.logprobs), len(sample.topk)
     expect(len({*lengths}) == 1, f"as many tokens, logprobs and topk, got {lengths}")
-    expect(0 < sample.end <= tokens, f"0 < end <= {tokens}, got {sample.end}")
+    expect(
+        0 <= sample.start < sample.end <= tokens,
+        f"0 <= start < end <= {tokens}, got [{sample.start}, {sample.end})",
+    )
     most = max(map(len, sample.topk))
     expect(most <= top_logprobs, f"at most TOP_LOGPROBS={top_logprobs} candidates, got {most}")
     logprobs = [*sample.logprobs, *(p for step in sample.topk for _, p in step)]
     expect(all(p <= 0 for p in logprobs), f"log-probabilities of at most 0: {max(logprobs)}")
     try:
-        b"".join(sample.tokens[: sample.end]).decode()
+        target_text(sample)
         b"".join(sample.tokens).decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: expected tokens that make UTF-8: {error}") from error
@@ -159,26 +172,44 @@ def digest(questions: Sequence[Question]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _row(question: Question, sample_id: int, sample: Sample, target: str) -> dict[str, Any]:
-    answer = answers.extract(target, kind=question.kind)
-    terminal = sample.topk[sample.end] if sample.end < len(sample.topk) else None
+def target_text(sample: Sample) -> str:
+    """Returns what is learned of an answer."""
+    if not sample.tokens:
+        return sample.text
+    return b"".join(sample.tokens[sample.start : sample.end]).decode()
+
+
+def row(
+    question: Question, sample_id: int, sample: Sample, *, mode: str = "corrected"
+) -> dict[str, Any]:
+    """Returns the row of `schemas.records` of an answer, judged against the gold answer.
+
+    Args:
+      question: what was asked.
+      sample_id: the answer's number.
+      sample: the answer.
+      mode: of `answers.MODES`, by which it is judged.
+    """
+    target = target_text(sample)
+    answer = answers.extract(target, mode, kind=question.kind)
+    terminal = [*sample.topk, sample.terminal][sample.end]
     return {
         "example_id": question.id,
         "sample_id": sample_id,
         "question": question.question,
         "prompt": sample.prompt,
-        "completion": b"".join(sample.tokens).decode(),
-        "finish_reason": "stop",
+        "completion": b"".join(sample.tokens).decode() if sample.tokens else sample.text,
+        "finish_reason": sample.finish_reason,
         "gold_answer": question.answer,
         "answer": answer,
         "is_correct": answer is not None
-        and answers.equal(answer, question.answer, kind=question.kind),
+        and answers.equal(answer, question.answer, mode=mode, kind=question.kind),
         "token_bytes": list(sample.tokens),
-        "token_ids": None,
+        "token_ids": None if sample.ids is None else list(sample.ids),
         "token_logprobs": list(sample.logprobs),
         "topk_bytes": [[name for name, _ in step] for step in sample.topk],
         "topk_logprobs": [[logprob for _, logprob in step] for step in sample.topk],
-        "target_token_start": 0,
+        "target_token_start": sample.start,
         "target_token_end": sample.end,
         "terminal_bytes": None if terminal is None else [name for name, _ in terminal],
         "terminal_logprobs": None if terminal is None else [logprob for _, logprob in terminal],

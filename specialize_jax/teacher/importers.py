@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from specialize_jax import answers
-from specialize_jax.schemas import MAX_EXCESS_MASS, NO_LOGPROB, SchemaError
+from specialize_jax.schemas import NO_LOGPROB, SchemaError
+from specialize_jax.teacher.steps import clean
 
 # The old completions API shows a token that is not UTF-8 by itself as `bytes:` and escapes; a space
 # that belongs to the token stands before the escapes. Notebook outputs doubled the backslashes.
@@ -157,13 +158,12 @@ def candidates(pairs: list[list[Any]], where: str) -> tuple[list[bytes], list[fl
     Raises:
       SchemaError: their mass exceeds 1 by more than rounding explains.
     """
-    kept = {token_to_bytes(token): p for token, p in pairs if p > 0}
-    mass = math.fsum(kept.values())
-    if mass > 1 + MAX_EXCESS_MASS:
-        raise SchemaError(f"{where}: candidate mass {mass:.4f}, expected at most 1: {pairs}")
-    order = sorted(kept, key=lambda name: -kept[name])
-    scale = max(mass, 1.0)
-    return order, [math.log(kept[name] / scale) for name in order], len(pairs) - len(kept)
+    logprobs = [(token_to_bytes(token), math.log(p) if p > 0 else -math.inf) for token, p in pairs]
+    try:
+        names, kept, _ = clean(logprobs)
+    except ValueError as error:
+        raise SchemaError(f"{where}: {error}: {pairs}") from error
+    return names, kept, len(pairs) - len(names)
 
 
 def _codex(data_dir: epath.Path) -> Iterator[dict[str, Any] | str]:

@@ -1,12 +1,17 @@
 """Filtering and writing teacher records."""
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from etils import epath
 
 from specialize_jax.schemas import SchemaError, folders, records
+
+
+def wrong_answer(row: dict[str, Any]) -> str | None:
+    """Returns why a row that is not right is dropped."""
+    return None if row["is_correct"] else "wrong_answer"
 
 
 def write(
@@ -15,6 +20,7 @@ def write(
     info: dict[str, Any],
     *,
     rows_per_part: int = 1000,
+    reject: Callable[[dict[str, Any]], str | None] = wrong_answer,
 ) -> dict[str, Any]:
     """Keeps the right answers and writes them as a folder of teacher records.
 
@@ -22,8 +28,10 @@ def write(
       rows: rows of `schemas.records`, or the reason why a sample was dropped before. A row may
         carry `dropped_candidates`, which is counted and not stored.
       out: the folder to write; made when absent.
-      info: `teacher`, `tokenizer`, `sampling` and `source` for the info file.
+      info: `teacher`, `tokenizer`, `sampling` and `source` for the info file, and what else it is
+        to say.
       rows_per_part: rows of a Parquet part, the unit in which later stages resume.
+      reject: row -> why it is dropped; None keeps it.
 
     Returns:
       The info file's content.
@@ -49,8 +57,8 @@ def write(
     for row in rows:
         if isinstance(row, str):
             dropped[row] += 1
-        elif not row["is_correct"]:
-            dropped["wrong_answer"] += 1
+        elif reason := reject(row):
+            dropped[reason] += 1
         else:
             dropped_candidates += row.get("dropped_candidates", 0)
             k = max([k, *map(len, row["topk_bytes"])])
@@ -63,10 +71,10 @@ def write(
     content = {
         "schema": records.NAME,
         "version": folders.VERSION,
-        **info,
-        "k": k,
         "logprobs_temperature": None,
         "prompt_template_sha256": None,
+        **info,
+        "k": k,
         "rows": sum(shard["rows"] for shard in shards),
         "dropped": dict(dropped),
         "dropped_candidates": dropped_candidates,

@@ -1,0 +1,162 @@
+"""From the replies of a server, as the journal keeps them, to teacher records."""
+
+import argparse
+import collections
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from specialize_jax.apps import provenance, served_plan
+from specialize_jax.decoding import voting
+from specialize_jax.evaluation.readers import Question
+from specialize_jax.schemas import folders
+from specialize_jax.schemas import records as schema
+from specialize_jax.teacher import asking, filtering, records, summary, wire
+from specialize_jax.teacher.journal import Journal
+
+MEASURED = "measured.json"
+WRONG = "wrong"
+
+
+def write(
+    args: argparse.Namespace,
+    plan: served_plan.Plan,
+    out: pathlib.Path,
+    journal: Journal,
+    outcome: asking.Outcome,
+) -> None:
+    """Writes records from what the journal holds, in the order of the questions.
+
+    A folder that says the same already is left as it is; one that was made by another filter, or
+    from fewer answers, is written again.
+
+    Raises:
+      SchemaError: no answer is kept.
+    """
+    info = _info(args, plan, out, journal, outcome)
+    if folders.schema_of(out) == schema.NAME:
+        done = folders.read_info(out, schema.NAME)
+        if not folders.differences(done, {name: info[name] for name in ("filter", "answers")}):
+            print(f"already collected: {out}")
+            return
+        _clear(out)
+    _clear(out / WRONG)
+    provenance.write(out, "collect")
+    tally = summary.Tally(voting.majority_vote, plan.rules.mode)
+    counts: collections.Counter[str] = collections.Counter()
+    kept: collections.Counter[str] = collections.Counter()
+    reject = _keep_any if args.any_answer else records.wrong_answer
+
+    def rows() -> Iterator[dict[str, Any] | str]:
+        for row in _rows(plan, journal, tally):
+            if not isinstance(row, str):
+                counts.update(row["counts"])
+                kept.update([row["example_id"]] if reject(row) is None else [])
+            yield row
+        # Everything is known once the last row is made, and the info file is written after it.
+        info["summary"] = tally.summary() | {
+            "kept_per_question": summary.histogram(kept, len(plan.questions))
+        }
+        info["left_out"] = dict(counts)
+
+    done = records.write(rows(), out, info, reject=reject)
+    if args.keep_wrong and done["dropped"].get("wrong_answer"):
+        again = _rows(plan, journal, summary.Tally(voting.majority_vote, plan.rules.mode))
+        records.write(again, out / WRONG, info, reject=_right_answer)
+    _print(out, done)
+
+
+def _info(
+    args: argparse.Namespace,
+    plan: served_plan.Plan,
+    out: pathlib.Path,
+    journal: Journal,
+    outcome: asking.Outcome,
+) -> dict[str, Any]:
+    settings = plan.settings
+    measured = json.loads((out / "requests" / MEASURED).read_text())
+    prompt, completion = journal.tokens
+    wanted = sum(len(plan.asking.samples(question)) for question in plan.questions)
+    used = {"any_answer": args.any_answer, "keep_wrong": args.keep_wrong}
+    return {
+        "teacher": {"name": args.model, "revision": None},
+        "tokenizer": {"name": args.teacher_tokenizer, "sha256": settings["tokenizer"]},
+        "sampling": settings,
+        "logprobs_temperature": measured["logprobs_temperature"],
+        "prompt_template_sha256": settings["prompt_template_sha256"],
+        "source": f"specialize-jax collect from {measured['server']}",
+        "filter": {**dataclasses.asdict(plan.rules), **used},
+        "answers": {"wanted": wanted, "there": len(journal)},
+        "stopped": outcome.stopped,
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "perhaps_lost_tokens": journal.lost,
+            "cost": plan.budget.cost(prompt, completion),
+        },
+    }
+
+
+def _rows(
+    plan: served_plan.Plan, journal: Journal, tally: summary.Tally
+) -> Iterator[dict[str, Any] | str]:
+    for question in plan.questions:
+        choices = _choices(plan, journal, question)
+        for sample, choice in choices:
+            tally.add(question, sample, filtering.judged_text(choice, plan.rules))
+        for row in filtering.rows(
+            question,
+            plan.prompt(question),
+            choices,
+            plan.rules,
+            top_logprobs=plan.asking.top_logprobs,
+            decode=plan.decode,
+        ):
+            if not isinstance(row, str) and not question.has_gold:
+                row = {**row, "gold_answer": None, "is_correct": None}
+            yield row
+
+
+def _choices(
+    plan: served_plan.Plan, journal: Journal, question: Question
+) -> list[tuple[int, wire.Choice]]:
+    """Returns (sample, answer) of what the journal holds of a question, by sample."""
+    found: dict[int, wire.Choice] = {}
+    for samples, body in journal.replies(question.id):
+        choices = plan.asking.read(json.loads(body), question, samples, plan.decode)
+        found.update(zip(samples, choices, strict=True))
+    return sorted(found.items(), key=lambda pair: pair[0])
+
+
+def _keep_any(row: Mapping[str, Any]) -> str | None:
+    return None
+
+
+def _right_answer(row: Mapping[str, Any]) -> str | None:
+    return "right_answer" if row["is_correct"] else None
+
+
+def _clear(folder: pathlib.Path) -> None:
+    """Removes records, the info file first: without it the folder counts as unfinished."""
+    (folder / folders.INFO_FILES[schema.NAME]).unlink(missing_ok=True)
+    for part in folder.glob("part-*.parquet"):
+        part.unlink()
+
+
+def _print(out: epath.PathLike, done: dict[str, Any]) -> None:
+    dropped = ", ".join(f"{number} {reason}" for reason, number in done["dropped"].items())
+    left_out = ", ".join(f"{number} {what}" for what, number in done["left_out"].items() if number)
+    used, found = done["usage"], done["summary"]
+    print(
+        f"{done['rows']} of {found['samples']} answers kept in {out} (dropped: "
+        f"{dropped or 'none'}; top {done['k']} of every step; left out: {left_out or 'none'})\n"
+        f"teacher: first sample {found['first_sample_accuracy']:.1%}, majority "
+        f"{found['majority_accuracy']:.1%}, "
+        + ", ".join(f"pass@{k} {share:.1%}" for k, share in found["pass_at_k"].items())
+        + f"; {used['prompt_tokens']:,} + {used['completion_tokens']:,} tokens, cost "
+        f"{used['cost']:.2f}" + (f"; stopped by --{done['stopped']}" if done["stopped"] else "")
+    )

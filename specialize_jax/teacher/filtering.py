@@ -1,0 +1,158 @@
+"""From a served answer to a row of teacher records, or the reason why it is dropped."""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from specialize_jax import answers
+from specialize_jax.teacher import collect, names, wire
+
+# 2301.12726's code cuts a text behind its first line that holds these words.
+_ANSWER_LINE = re.compile(r"answer is[^\n]*")
+_COUNTED_AS_CANDIDATES = ("without_mass", "ambiguous")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What is kept.
+
+    Attributes:
+      mode: of `answers.MODES`, by which an answer is compared with the gold answer.
+      answer_line: whether an answer ends with its first line that says "answer is"; one without
+        such a line is dropped.
+      min_chars: characters of a target at least.
+      max_chars: characters of a target at most; None for no limit.
+    """
+
+    mode: str = "corrected"
+    answer_line: bool = True
+    min_chars: int = 1
+    max_chars: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in answers.MODES:
+            raise ValueError(
+                f"unknown extraction mode '{self.mode}'; choices: {', '.join(answers.MODES)}"
+            )
+
+
+def sample(
+    choice: wire.Choice,
+    prompt: str,
+    rules: Rules,
+    *,
+    top_logprobs: int,
+    decode: names.Decode | None = None,
+) -> tuple[collect.Sample, collections.Counter[str]] | str:
+    """Cuts an answer to what is learned.
+
+    Args:
+      choice: the answer.
+      prompt: how the question was put.
+      rules: what is kept.
+      top_logprobs: candidates kept at a step.
+      decode: id -> bytes, by the teacher's tokenizer.
+
+    Returns:
+      The answer and counts of what was left out of it (`wire.Tokens.counts`, and "no_tokens" 1
+      where it lacks log-probabilities), or the reason why it is dropped.
+    """
+    tokens = wire.tokens(choice, most=top_logprobs, decode=decode) if choice.steps else None
+    try:
+        text = b"".join(tokens.values).decode() if tokens else choice.text
+    except UnicodeDecodeError:  # cut within a character
+        tokens, text = None, choice.text
+    end, ended = _target_end(text, rules, choice.finish_reason)
+    target = text[:end].strip()
+    if reason := _reason(target, rules, ended=ended):
+        return reason
+    finish = "stop" if ended else choice.finish_reason
+    if tokens is None:
+        plain = collect.Sample(prompt, [], [], [], 0, finish, text=target)
+        return plain, collections.Counter(no_tokens=1)
+    start = next(i for i, token in enumerate(tokens.values) if token.strip())
+    last = wire.boundary(tokens.values, len(text[:end].encode()))
+    while last > start and not tokens.values[last - 1].strip():
+        last -= 1
+    if last <= start:
+        return "empty"
+    made = collect.Sample(
+        prompt=prompt,
+        tokens=tokens.values,
+        logprobs=tokens.logprobs,
+        topk=tokens.topk,
+        end=last,
+        finish_reason=finish,
+        ids=tokens.ids,
+        terminal=tokens.terminal,
+        start=start,
+    )
+    return made, tokens.counts
+
+
+def judged_text(choice: wire.Choice, rules: Rules) -> str:
+    """Returns the part of an answer by which a teacher is judged, whether or not it is kept."""
+    return choice.text[: _target_end(choice.text, rules, choice.finish_reason)[0]]
+
+
+def _target_end(text: str, rules: Rules, finish_reason: str) -> tuple[int, bool]:
+    """Returns where the target ends, and whether the teacher came to an end there."""
+    found = _ANSWER_LINE.search(text) if rules.answer_line else None
+    # A line is whole once something follows it.
+    if found and found.end() < len(text):
+        return found.end(), True
+    return len(text), finish_reason != "length"
+
+
+def _reason(target: str, rules: Rules, *, ended: bool) -> str | None:
+    if not target:
+        return "empty"
+    if not ended:
+        return "cut_by_length"
+    if rules.answer_line and not _ANSWER_LINE.search(target):
+        return "no_answer_line"
+    if "\ufffd" in target:
+        return "lost_characters"
+    if len(target) < rules.min_chars:
+        return "too_short"
+    if rules.max_chars is not None and len(target) > rules.max_chars:
+        return "too_long"
+    return None
+
+
+def rows(
+    question: collect.Question,
+    prompt: str,
+    choices: Iterable[tuple[int, wire.Choice]],
+    rules: Rules,
+    *,
+    top_logprobs: int,
+    decode: names.Decode | None = None,
+) -> Iterator[dict[str, Any] | str]:
+    """Yields a row, or the reason of a drop, for every answer to a question.
+
+    Args:
+      question: what was asked.
+      prompt: how it was put.
+      choices: (sample number, answer).
+      rules: what is kept. A row carries `counts` beside the columns of `schemas.records`.
+      top_logprobs: candidates kept at a step.
+      decode: id -> bytes, by the teacher's tokenizer.
+    """
+    seen: set[str] = set()
+    for sample_id, choice in choices:
+        made = sample(choice, prompt, rules, top_logprobs=top_logprobs, decode=decode)
+        if isinstance(made, str):
+            yield made
+            continue
+        answer, counts = made
+        target = collect.target_text(answer)
+        if target in seen:
+            yield "duplicate"
+            continue
+        seen.add(target)
+        row = collect.row(question, sample_id, answer, mode=rules.mode)
+        left_out = sum(counts[name] for name in _COUNTED_AS_CANDIDATES)
+        yield {**row, "dropped_candidates": left_out, "counts": counts}

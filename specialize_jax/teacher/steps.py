@@ -1,0 +1,40 @@
+"""One step of a teacher: its candidates, in the form that records keep."""
+
+import math
+from collections.abc import Iterable
+
+from specialize_jax.schemas import MAX_EXCESS_MASS, NO_LOGPROB
+
+
+def clean(
+    pairs: Iterable[tuple[bytes, float]], *, most: int | None = None
+) -> tuple[list[bytes], list[float], int]:
+    """Orders the candidates of a step and drops those without mass.
+
+    Args:
+      pairs: (bytes, natural log-probability); of candidates with the same bytes the last counts.
+        -inf and what is at or below `NO_LOGPROB` (servers' sentinel) have no mass.
+      most: how many are kept at most; a server may list the sampled token beside those asked for.
+
+    Returns:
+      Names, log-probabilities (most probable first, of at most 0), and how many had no mass. A mass
+      of little more than 1, which is rounding, is divided away.
+
+    Raises:
+      ValueError: the mass exceeds 1 by more than rounding explains.
+    """
+    kept: dict[bytes, float] = {}
+    without = 0
+    for name, logprob in pairs:
+        if logprob > NO_LOGPROB:
+            kept[name] = logprob
+        else:
+            without += 1
+    order = sorted(kept, key=kept.__getitem__, reverse=True)[:most]
+    logprobs = [kept[name] for name in order]
+    mass = math.fsum(map(math.exp, logprobs))
+    if mass > 1 + MAX_EXCESS_MASS:
+        raise ValueError(f"candidate mass {mass:.4f}, expected at most 1")
+    if mass > 1:
+        logprobs = [logprob - math.log(mass) for logprob in logprobs]
+    return order, logprobs, without

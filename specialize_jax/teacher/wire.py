@@ -1,0 +1,253 @@
+"""What OpenAI-compatible servers send, read into tokens, log-probabilities and candidates. Pure.
+
+| form        | where                                                        | servers            |
+|-------------|--------------------------------------------------------------|--------------------|
+| completions | `logprobs`: `tokens`, `token_logprobs`, `top_logprobs` dicts | OpenAI's old, vLLM |
+| chat        | `logprobs.content`: objects with `token`, `bytes`, ...       | OpenAI, llama.cpp  |
+| prompt      | `prompt_logprobs`: a dict by id for every token of a prompt  | vLLM, for scoring  |
+
+What a server says is taken as far as it is sure (`names`). A sampled token keeps its own
+log-probability, whether or not it is among the candidates, and is never put among them.
+"""
+
+import collections
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from specialize_jax.schemas import NO_LOGPROB
+from specialize_jax.teacher import names
+from specialize_jax.teacher.steps import clean
+
+
+class BadReply(ValueError):
+    """A reply that is no completion; asking again may help."""
+
+
+class Step(NamedTuple):
+    """A token as a server sent it.
+
+    Attributes:
+      name: the token.
+      logprob: natural; `NO_LOGPROB` where the server gave none.
+      candidates: as sent; see `names.candidates`.
+    """
+
+    name: names.Name
+    logprob: float
+    candidates: Any
+
+
+class Choice(NamedTuple):
+    """An answer.
+
+    Attributes:
+      text: what the server says it wrote.
+      finish_reason: as sent.
+      steps: its tokens; None where the server gave no log-probabilities, empty where those that it
+        gave are not those of the text.
+    """
+
+    text: str
+    finish_reason: str
+    steps: list[Step] | None
+
+
+class Tokens(NamedTuple):
+    """An answer's tokens.
+
+    Attributes:
+      values: [T] bytes of each.
+      ids: [T], where the server told every one.
+      logprobs: [T].
+      topk: [T] candidates of a step, best first.
+      terminal: candidates of the step behind the last token, where the server tells them.
+      counts: of what was left out: candidates "without_mass" or "ambiguous", "merged" tokens, steps
+        of "bad_mass".
+    """
+
+    values: list[bytes]
+    ids: list[int] | None
+    logprobs: list[float]
+    topk: list[list[tuple[bytes, float]]]
+    terminal: list[tuple[bytes, float]] | None
+    counts: collections.Counter[str]
+
+
+def choices(body: Any, decode: names.Decode | None = None) -> list[Choice]:
+    """Returns the answers of a reply, by their index; of two with one index the first.
+
+    Args:
+      body: the parsed reply of `/completions` or `/chat/completions`.
+      decode: id -> bytes, by the teacher's tokenizer.
+
+    Raises:
+      BadReply: it is no completion, or holds no answer.
+      names.NeedsTokenizer: the server names tokens by ids, and there is no `decode`.
+    """
+    listed = body.get("choices") if isinstance(body, Mapping) else None
+    if not isinstance(listed, list) or not listed:
+        raise BadReply(f"expected an object with 'choices', got {str(body)[:120]}")
+    found: dict[int, Choice] = {}
+    for number, choice in enumerate(listed):
+        try:
+            index = choice.get("index")
+            found.setdefault(number if index is None else index, _choice(choice, decode))
+        except names.NeedsTokenizer:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise BadReply(
+                f"expected a completion, got {str(choice)[:120]} ({type(error).__name__}: {error})"
+            ) from error
+    return [found[index] for index in sorted(found)]
+
+
+def _choice(choice: Mapping[str, Any], decode: names.Decode | None) -> Choice:
+    message = choice.get("message")
+    text = choice["text"] if message is None else message.get("content") or ""
+    if not isinstance(text, str):
+        raise TypeError(f"text is {type(text).__name__}")
+    logprobs = choice.get("logprobs") or {}
+    ids = choice.get("token_ids")
+    if logprobs.get("content"):
+        found: list[Step] | None = _chat(logprobs["content"], ids, decode)
+    elif logprobs.get("tokens"):
+        found = _completions(logprobs, ids, decode)
+    else:
+        found = None
+    return Choice(text, choice.get("finish_reason") or "unknown", found)
+
+
+def _chat(
+    content: Sequence[Mapping[str, Any]], ids: Sequence[int] | None, decode: names.Decode | None
+) -> list[Step]:
+    same = _ids(ids, len(content))
+    return [
+        Step(
+            names.read(entry["token"], entry.get("bytes"), token_id, decode),
+            _logprob(entry["logprob"]),
+            entry.get("top_logprobs"),
+        )
+        for entry, token_id in zip(content, same, strict=True)
+    ]
+
+
+def _completions(
+    logprobs: Mapping[str, Any], ids: Sequence[int] | None, decode: names.Decode | None
+) -> list[Step]:
+    tokens = logprobs["tokens"]
+    own = logprobs.get("token_logprobs") or [None] * len(tokens)
+    top = logprobs.get("top_logprobs") or [None] * len(tokens)
+    same = _ids(ids, len(tokens))
+    return [
+        Step(names.read(token, None, token_id, decode), _logprob(logprob), candidates)
+        for token, logprob, candidates, token_id in zip(tokens, own, top, same, strict=True)
+    ]
+
+
+def _ids(ids: Sequence[int] | None, count: int) -> Sequence[int | None]:
+    """Returns an id for every token; those of a server that sends another number are no use."""
+    return ids if ids is not None and len(ids) == count else [None] * count
+
+
+def prompt_steps(body: Any, decode: names.Decode | None = None) -> list[Step]:
+    """Returns the tokens of a prompt with vLLM's `prompt_logprobs`.
+
+    Args:
+      body: the parsed reply. The first token has no log-probability.
+      decode: id -> bytes, by the teacher's tokenizer.
+
+    Raises:
+      BadReply: it holds no `prompt_logprobs`.
+    """
+    choice = (body.get("choices") or [{}])[0]
+    listed = choice.get("prompt_logprobs") or body.get("prompt_logprobs")
+    if not listed:
+        raise BadReply("expected 'prompt_logprobs' in the reply: the server does not score prompts")
+    ids = choice.get("prompt_token_ids") or body.get("prompt_token_ids") or [None] * len(listed)
+    found = []
+    for step, token_id in zip(listed, ids, strict=True):
+        if not step:
+            continue  # the first, before which nothing stands
+        # The token that stands there is the first entry, beside the most probable ones.
+        key = next(iter(step)) if token_id is None else str(token_id)
+        entry = step[key]
+        string = str(entry.get("decoded_token", f"token_id:{key}"))
+        name = names.read(string, None, int(key), decode)
+        found.append(Step(name, _logprob(entry["logprob"]), step))
+    return found
+
+
+def _logprob(value: float | None) -> float:
+    return NO_LOGPROB if value is None or not value > NO_LOGPROB else min(float(value), 0.0)
+
+
+def tokens(choice: Choice, *, most: int, decode: names.Decode | None = None) -> Tokens | None:
+    """Returns the tokens of an answer, without a stop behind its text.
+
+    Args:
+      choice: the answer.
+      most: candidates kept at a step.
+      decode: id -> bytes, by the teacher's tokenizer.
+
+    Returns:
+      None where the server's tokens are not its text, so that nothing can be learned from them.
+    """
+    text = choice.text.encode()
+    filled = names.fill([step.name for step in choice.steps or ()], text)
+    if not filled:
+        return None
+    joined = b"".join(name.bytes or b"" for name, _ in filled)
+    # Servers may cut white space off the text, and a stop sequence.
+    before = 0 if joined.startswith(text) else len(joined) - len(joined.lstrip())
+    inner = text if joined.startswith(text) else text.strip()
+    if not joined[before:].startswith(inner):
+        return None
+    counts: collections.Counter[str] = collections.Counter()
+    remaining = iter(choice.steps or ())
+    groups = [list(itertools.islice(remaining, count)) for _, count in filled]
+    counts["merged"] = sum(len(group) for group in groups if len(group) > 1)
+    topk = [
+        _candidates(group[0].candidates, most, decode, counts) if len(group) == 1 else []
+        for group in groups
+    ]
+    end = boundary([name.bytes or b"" for name, _ in filled], before + len(inner))
+    ids = [name.id for name, _ in filled[:end] if name.id is not None]
+    return Tokens(
+        values=[name.bytes or b"" for name, _ in filled[:end]],
+        ids=ids if len(ids) == end else None,
+        # The probability of several tokens in a row is the product of theirs.
+        logprobs=[max(sum(s.logprob for s in group), NO_LOGPROB) for group in groups[:end]],
+        topk=topk[:end],
+        terminal=topk[end] or None if end < len(topk) else None,
+        counts=counts,
+    )
+
+
+def boundary(tokens: Sequence[bytes], size: int) -> int:
+    """Returns how many tokens stand for the first `size` bytes.
+
+    Where a token reaches across, it belongs to them if it writes a letter or a digit before (the
+    end of an answer), and otherwise not (a full stop before a newline).
+    """
+    at = 0
+    for count, token in enumerate(tokens):
+        if at + len(token) > size:
+            inside = token[: max(size - at, 0)].decode(errors="replace")
+            return count + any(char.isalnum() for char in inside)
+        at += len(token)
+    return len(tokens)
+
+
+def _candidates(
+    step: Any, most: int, decode: names.Decode | None, counts: collections.Counter[str]
+) -> list[tuple[bytes, float]]:
+    known, ambiguous = names.candidates(step, decode)
+    counts["ambiguous"] += ambiguous
+    try:
+        order, logprobs, without = clean(known, most=most)
+    except ValueError:
+        counts["bad_mass"] += 1
+        return []
+    counts["without_mass"] += without
+    return list(zip(order, logprobs, strict=True))

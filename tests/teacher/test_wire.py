@@ -1,0 +1,202 @@
+"""What servers send, in their three forms: ids before bytes before strings, nothing guessed."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specialize_jax.schemas import NO_LOGPROB
+from specialize_jax.teacher import names, wire
+from specialize_jax.teacher.names import Name
+
+HALF = math.log(0.5)
+VOCABULARY = {7: b"The", 8: b" \xc3", 9: b"\x97", 10: b"\n", 11: b" x"}
+
+
+def decode(token_id):
+    return VOCABULARY[token_id]
+
+
+def completions(tokens, text=None, top=None, **more):
+    """Returns the reply of an old completions API."""
+    top = [{token: HALF} for token in tokens] if top is None else top
+    logprobs = {"tokens": tokens, "token_logprobs": [HALF] * len(tokens), "top_logprobs": top}
+    text = "".join(tokens) if text is None else text
+    choice = {"index": 0, "text": text, "finish_reason": "stop", "logprobs": logprobs, **more}
+    return {"choices": [choice]}
+
+
+def chat(entries, text, **more):
+    """Returns the reply of a chat API; an entry is (token, bytes or None, candidates)."""
+    content = [
+        {
+            "token": token,
+            "bytes": None if raw is None else list(raw),
+            "logprob": HALF,
+            "top_logprobs": [
+                {"token": name, "bytes": b and list(b), "logprob": p} for name, b, p in top
+            ],
+        }
+        for token, raw, top in entries
+    ]
+    choice = {"message": {"content": text}, "finish_reason": "stop", "logprobs": {}, **more}
+    choice["logprobs"]["content"] = content
+    return {"choices": [choice]}
+
+
+def read(body, decode=None, most=5):
+    (choice,) = wire.choices(body, decode)
+    return wire.tokens(choice, most=most, decode=decode)
+
+
+def test_escaped_strings_of_the_old_api():
+    found = read(completions(["The", "bytes: \\xc3", "bytes:\\x97", " 7"], text="The \u00d7 7"))
+    assert found.values == [b"The", b" \xc3", b"\x97", b" 7"]
+    assert [step[0][0] for step in found.topk] == found.values
+
+
+def test_bytes_come_before_strings_and_ids_before_bytes():
+    top = [("\ufffd", b" \xc3", HALF), (" x", None, -2.0)]
+    body = chat([("The", b"The", []), ("\ufffd", b" \xc3", top), ("\ufffd", b"\x97", [])], "The ×")
+    found = read(body)
+    assert found.values == [b"The", b" \xc3", b"\x97"] and found.ids is None
+    assert found.topk[1] == [(b" \xc3", HALF), (b" x", -2.0)]
+    body["choices"][0]["token_ids"] = [7, 8, 9]
+    assert read(body, decode).ids == [7, 8, 9]
+    # vLLM writes the bytes of the id's spelling.
+    entries = [(f"token_id:{i}", b"token_id:%d" % i, []) for i in (7, 8, 9)]
+    found = read(chat(entries, "The ×"), decode)
+    assert (found.values, found.ids) == ([b"The", b" \xc3", b"\x97"], [7, 8, 9])
+
+
+def test_ids_without_a_tokenizer_are_refused():
+    with pytest.raises(names.NeedsTokenizer, match=r"'token_id:7'.*--teacher_tokenizer"):
+        wire.choices(completions(["token_id:7"], text="The"))
+
+
+def test_candidates_named_by_ids():
+    found = read(
+        completions(["token_id:7"], "The", [{"token_id:7": HALF, "token_id:11": -2}]), decode
+    )
+    assert found.topk == [[(b"The", HALF), (b" x", -2.0)]]
+
+
+@pytest.mark.parametrize("raw", [None, "\ufffd".encode()])
+def test_lost_characters_are_ambiguous(raw):
+    """Strings may collapse in a dictionary; some servers send the bytes of U+FFFD."""
+    top = [("\ufffd", raw, HALF), ("ok", None, -3.0)]
+    found = read(chat([("\ufffd", raw, top), ("\ufffd", raw, []), (" b", None, [])], "× b"))
+    assert found.values == [b"\xc3", b"\x97", b" b"]  # two bytes and two tokens: the text tells
+    assert found.topk[0] == [(b"ok", -3.0)] and found.counts["ambiguous"] == 1
+
+
+def test_where_the_text_leaves_it_open_tokens_become_one():
+    found = read(completions(["a", "\ufffd", "\ufffd", " b"], text="a€ b"))
+    assert found.values == [b"a", "€".encode(), b" b"]
+    assert found.logprobs == pytest.approx([HALF, 2 * HALF, HALF])
+    assert found.topk[1] == [] and found.counts["merged"] == 2
+
+
+@given(st.text("aé€ 😀", max_size=8), st.data())
+def test_told_bytes_are_the_true_ones(text, data):
+    """Any cut of any text: what `fill` tells of a token alone is what the token was."""
+    raw = text.encode()
+    cuts = data.draw(st.sets(st.integers(1, max(len(raw) - 1, 1)), max_size=8))
+    at = sorted({0, len(raw), *(c for c in cuts if c < len(raw))})
+    true = [raw[a:b] for a, b in zip(at, at[1:], strict=False)]
+    strings = [token.decode(errors="replace") for token in true]
+    found = names.fill([names.read(string, None, None, None) for string in strings], raw)
+    assert found is not None
+    assert b"".join(name.bytes for name, _ in found) == raw
+    here = 0
+    for name, count in found:
+        assert name.bytes == b"".join(true[here : here + count])
+        here += count
+    assert here == len(true)
+
+
+def test_tokens_that_are_not_the_text_are_no_use():
+    """A server that decodes SentencePiece tokens one by one loses their spaces."""
+    assert read(completions(["The", "answer"], text="The answer")) is None
+    assert names.fill([Name(None, None, "\ufffd"), Name(b"b")], b"ab") is None
+
+
+def test_a_stop_behind_the_text_is_cut_off_and_its_candidates_kept():
+    tokens = ["is", " 8", ".\n\n", "Question"]
+    found = read(completions(tokens, text="is 8."))
+    assert found.values == [b"is", b" 8"]  # of ".\n\n" the text has only a part
+    assert found.terminal == [(b".\n\n", HALF)]
+    # A chat API cuts white space off.
+    found = read(chat([("\n", None, []), ("8", None, []), ("\n", None, [])], "8"))
+    assert found.values == [b"\n", b"8"]
+
+
+def test_the_end_of_an_answer_is_not_lost_with_its_token():
+    assert wire.boundary([b"is", b" 8\n"], 4) == 2
+    assert wire.boundary([b"is", b" 8", b".\n"], 5) == 2
+    assert wire.boundary([b"is", b" 8"], 4) == 2
+
+
+def test_the_sampled_token_keeps_its_own_logprob_and_is_not_put_among_the_candidates():
+    body = completions(["z"], top=[{"a": HALF, "b": -2.0}])
+    body["choices"][0]["logprobs"]["token_logprobs"] = [-4.5]
+    found = read(body)
+    assert found.logprobs == [-4.5] and found.topk == [[(b"a", HALF), (b"b", -2.0)]]
+    # vLLM lists it beside those that were asked for.
+    body["choices"][0]["logprobs"]["top_logprobs"] = [{"z": -4.5, "a": HALF, "b": -2.0}]
+    assert read(body, most=2).topk == [[(b"a", HALF), (b"b", -2.0)]]
+
+
+def test_sentinels_fewer_entries_and_nulls():
+    body = completions(["a", "b", "c"], top=[{"a": 1e-7, "x": -9999.0}, None, {"c": float("-inf")}])
+    body["choices"][0]["logprobs"]["token_logprobs"] = [None, -9999.0, float("nan")]
+    found = read(body)
+    assert found.logprobs == [NO_LOGPROB] * 3
+    assert found.topk == [[(b"a", 0.0)], [], []]
+    assert found.counts["without_mass"] == 2
+
+
+def test_a_step_of_too_much_mass_is_left_out():
+    found = read(completions(["a", "b"], top=[{"a": -0.1, "x": -0.1}, {"b": HALF}]))
+    assert found.topk == [[], [(b"b", HALF)]] and found.counts["bad_mass"] == 1
+
+
+def test_no_logprobs_is_text_alone():
+    (choice,) = wire.choices({"choices": [{"text": "hi", "logprobs": None}]})
+    assert choice == wire.Choice("hi", "unknown", None)
+
+
+def test_choices_by_index_and_of_two_the_first():
+    listed = [{"index": 1, "text": "b"}, {"index": 0, "text": "a"}, {"index": 1, "text": "c"}]
+    assert [choice.text for choice in wire.choices({"choices": listed})] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *({}, [], None, {"choices": []}, {"choices": [3]}, {"choices": [{"text": None}]}),
+        {"error": "later"},
+        {"choices": [{"text": "a", "logprobs": {"tokens": ["a"], "token_logprobs": [0, 0]}}]},
+    ],
+)
+def test_what_is_no_completion(body):
+    with pytest.raises(wire.BadReply, match="expected"):
+        wire.choices(body)
+
+
+def test_prompt_logprobs():
+    """vLLM: none for the first token; the token that stands there is the first entry."""
+    listed = [
+        None,
+        {"11": {"logprob": -3.0, "rank": 9, "decoded_token": " x"}, "7": {"logprob": -0.1}},
+        {"10": {"logprob": -0.2, "decoded_token": "\n"}},
+    ]
+    steps = wire.prompt_steps({"choices": [{"prompt_logprobs": listed}]}, decode)
+    assert [(step.name.bytes, step.name.id, step.logprob) for step in steps] == [
+        (b" x", 11, -3.0),
+        (b"\n", 10, -0.2),
+    ]
+    assert names.candidates(steps[0].candidates, decode) == ([(b" x", -3.0), (b"The", -0.1)], 0)
+    with pytest.raises(wire.BadReply, match="does not score prompts"):
+        wire.prompt_steps({"choices": [{"text": ""}]})
