@@ -14,6 +14,8 @@ from etils import epath
 from specialize_jax.evaluation import splits
 from specialize_jax.schemas import SchemaError, results
 
+NO_CALCULATOR = "none"
+
 
 class Task(NamedTuple):
     """A set asked in one format.
@@ -71,6 +73,7 @@ def checkpoints(
     *,
     steps: Sequence[int] | None = None,
     formats: Sequence[str] | None = None,
+    calculator: str = NO_CALCULATOR,
 ) -> tuple[list[Checkpoint], list[str]]:
     """Returns the evaluated checkpoints of a run, and notes on what was passed over.
 
@@ -78,10 +81,12 @@ def checkpoints(
       model_dir: a folder that `train` wrote and `evaluate` added `eval/<step>` to.
       steps: which to read; None for all that have results.
       formats: labels of `schemas.Format` to read; None for all.
+      calculator: only what was answered with this one.
 
     Raises:
       SchemaError: a results file breaks its schema.
-      ValueError: nothing was evaluated, or not a step or format that was asked for.
+      ValueError: nothing was evaluated, or not with a step, format or calculator that
+        was asked for.
     """
     folder = epath.Path(model_dir) / "eval"
     there = sorted(int(path.name) for path in _steps(folder))
@@ -89,7 +94,7 @@ def checkpoints(
         raise ValueError(f"no evaluation of steps {missing} in '{folder}'; choices: {there}")
     found, notes = [], []
     for step in there if steps is None else sorted(set(steps)):
-        checkpoint = _read(folder / str(step), step, formats)
+        checkpoint = _read(folder / str(step), step, formats, calculator)
         if checkpoint.tasks:
             found.append(checkpoint)
         else:
@@ -105,22 +110,26 @@ def _steps(folder: epath.Path) -> list[epath.Path]:
     return [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
 
 
-def _read(folder: epath.Path, step: int, formats: Sequence[str] | None) -> Checkpoint:
+def _read(
+    folder: epath.Path, step: int, formats: Sequence[str] | None, calculator: str
+) -> Checkpoint:
     tasks: dict[str, Task] = {}
     paths = sorted(folder.glob("results_*.json"), key=lambda path: path.name)
-    asked = set()
+    asked: dict[str, set[str]] = {"format": set(), "calculator": set()}
     for path in paths:
-        read = results.read_results(path)
         stamp = path.name.removeprefix("results_").removesuffix(".json")
-        for name, config in read["configs"].items():
-            asked.add(config.get("format"))
-            if formats is None or config.get("format") in formats:
+        for name, config in results.read_results(path)["configs"].items():
+            label, used = str(config.get("format")), config.get("calculator") or NO_CALCULATOR
+            asked["format"].add(label)
+            asked["calculator"].add(used)
+            if (formats is None or label in formats) and used == calculator:
                 tasks[name] = _task(name, config, folder / f"samples_{name}_{stamp}.jsonl")
-    if formats is not None and paths and (missing := set(formats) - asked):
-        raise ValueError(
-            f"step {step} was not asked in formats {sorted(missing)}; choices: "
-            f"{sorted(map(str, asked))}"
-        )
+    for key, wanted in (("format", set(formats or ())), ("calculator", {calculator})):
+        if paths and (missing := wanted - asked[key]):
+            raise ValueError(
+                f"step {step} was not asked with {key} {', '.join(sorted(missing))}; choices: "
+                f"{', '.join(sorted(asked[key]))}"
+            )
     return Checkpoint(step, tasks, tuple(paths))
 
 

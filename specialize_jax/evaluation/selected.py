@@ -4,7 +4,7 @@
 |--------------------|----------------------------------------------------------------------------|
 | `schema_version`   | `SCHEMA_VERSION`                                                           |
 | `rule`             | `by`, `weights` (set -> share of the score), `mode`, `formats`,            |
-|                    | `resamples`, `seed`, `confidence`                                          |
+|                    | `calculator`, `resamples`, `seed`, `confidence`                            |
 | `step`             | of the chosen checkpoint                                                   |
 | `checkpoint`       | its folder, from MODEL_DIR                                                 |
 | `warning`          | why the choice is not sure; null where it is                               |
@@ -45,6 +45,7 @@ def build(
     weights: Mapping[str, float] | None = None,
     mode: str = "corrected",
     formats: Sequence[str] | None = None,
+    calculator: str = scored.NO_CALCULATOR,
     steps: Sequence[int] | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -59,6 +60,7 @@ def build(
       mode: extraction mode that counts.
       formats: in which the sets were asked, labels of `schemas.Format`; None for all there are. A
         question asked in several counts as the share of them that is right.
+      calculator: that answers were written with; one of `decoding.calculating.KINDS`.
       steps: the checkpoints to choose from; None for all that were evaluated.
       resamples: of the bootstrap.
       seed: of the bootstrap.
@@ -69,7 +71,7 @@ def build(
       SchemaError: a file is missing or malformed.
     """
     folder = epath.Path(model_dir)
-    read, notes = scored.checkpoints(folder, steps=steps, formats=formats)
+    read, notes = scored.checkpoints(folder, steps=steps, formats=formats, calculator=calculator)
     roles = {t.data_set: t.role for checkpoint in read for t in checkpoint.tasks.values()}
     share = selection.weights(by, roles, weights)
     files = [path for checkpoint in read for path in checkpoint.files]
@@ -82,7 +84,8 @@ def build(
     draws: dict[str, Any] = {"resamples": resamples, "seed": seed, "confidence": confidence}
     choice = selection.choose(values, share, **draws)
     chosen, more = _chosen(read[choice.index], share, mode, draws, notes)
-    rule = {"by": by, "weights": share, "mode": mode, "formats": _formats(read), **draws}
+    rule = {"by": by, "weights": share, "mode": mode, "formats": _formats(read)}
+    rule |= {"calculator": calculator, **draws}
     return {
         "schema_version": SCHEMA_VERSION,
         "rule": rule,
