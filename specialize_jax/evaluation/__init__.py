@@ -6,6 +6,8 @@
 | `splits`  | validation and test rows of the sets that models are chosen by                   |
 | `scoring` | right or wrong under each extraction mode of `answers`; mean, error and interval |
 | `journal` | the file that keeps answers as they come                                         |
+| `scored`  | what each checkpoint of a run got right, from its files                          |
+| `selection` | which checkpoint is best, and how sure that is; `selected`: the file that says it |
 | `runner`  | questions and `stream` -> predictions; resumes; writes results and samples       |
 
 It is given functions (`prompt_fn`, `stream`) and knows no model and no tokenizer.

@@ -48,6 +48,7 @@ def render(report: dict[str, Any], charts: list[plots.Chart]) -> str:
         "slope": scaling.slope_words,
         "raw": markupsafe.Markup,
     }
+    modes, other_modes = accuracy.shown_modes(report["accuracy"])
     return environment.get_template("index.html.j2").render(
         report=report,
         charts=charts,
@@ -58,7 +59,8 @@ def render(report: dict[str, Any], charts: list[plots.Chart]) -> str:
         wide_distribution=means.with_first(report["distribution"]),
         error_places=errors.PLACES,
         shown_places={place for row in report["errors"] for place in row["places"]},
-        modes=sorted({row["mode"] for row in report["accuracy"]}, key=accuracy.mode_order),
+        modes=modes,
+        other_modes=other_modes,
     )
 
 
