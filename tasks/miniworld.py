@@ -571,5 +571,6 @@ for _family in FAMILIES:
             FAMILIES[_family].role,
             needs_data_dir=False,
             prompt=functools.partial(prompt, _family),
+            splits=SPLITS[::-1],
         ),
     )

@@ -15,9 +15,11 @@ from specialize_jax.apps import (
     examination,
     gin_setup,
     processes,
+    select,
     student,
 )
-from specialize_jax.evaluation import readers, runner
+from specialize_jax.decoding import calculating
+from specialize_jax.evaluation import readers, runner, selection
 
 EPILOG = """\
 example:
@@ -65,13 +67,14 @@ def run(
     model_partitions: int = 1,
     seed: int = 0,
     allow_contamination: bool = False,
+    select_by: str | None = None,
 ) -> bool:
     """Scores checkpoints.
 
     Args:
       model_dir: a folder that `train` or `convert` wrote; results go to `model_dir`/eval/<step>.
       data: folder of public data sets.
-      sets: names of `evaluation.readers.SETS`.
+      sets: names of `evaluation.readers.SETS` or `GROUPS`.
       formats: prompts to ask in, labels of `schemas.Format`.
       sets_module: imported first; it registers sets of its own.
       exemplars: a prompt file whose examples stand before the question, for in-context formats;
@@ -92,11 +95,14 @@ def run(
       maj_k: of how many samples each the majority is scored; None for all of them, where there are
         several.
       num_beams: above 1 a beam search.
-      calculator: what computes while an answer is written.
+      calculator: one of `decoding.calculating.KINDS`: what computes while an answer is written, or
+        "after" it.
       fsdp_partitions: parts that parameters are split into, where there are several devices.
       model_partitions: parts that each matrix product is split into.
       seed: of the choice of questions, and of sampling.
       allow_contamination: whether sets are scored whose questions were trained on.
+      select_by: a rule of `evaluation.selection.BY` by which the best of the evaluated checkpoints
+        is chosen at the end; None for no choice.
 
     Returns:
       Whether all that was asked for was scored. A checkpoint that vanishes is skipped: with "all"
@@ -112,18 +118,26 @@ def run(
             f"expected at least one of EVAL_SETS and EVAL_FORMATS, got {sets}, {formats}"
         )
     evaluation_steps.check(steps)
-    settings = answering.Settings(
-        max_length=max_decode_length,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        samples=samples,
-        num_beams=num_beams,
-        seed=seed,
-        calculator=calculator,
-    )
+    if select_by is not None and select_by not in selection.BY:
+        raise ValueError(
+            f"EVAL_SELECT_BY: unknown '{select_by}'; choices: {', '.join(selection.BY)}"
+        )
+    try:
+        settings = answering.Settings(
+            max_length=max_decode_length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            samples=samples,
+            num_beams=num_beams,
+            seed=seed,
+            calculator=calculating.while_decoding(calculator),
+        )
+    except ValueError as error:
+        raise ValueError(f"EVAL_SAMPLES, EVAL_TEMPERATURE and their like: {error}") from error
     votes = voting(samples, maj_k)
     evaluation_sets.import_module(sets_module)
+    sets = readers.expand(sets)
     folder = epath.Path(model_dir)
     try:
         if steps == evaluation_steps.NEW:
@@ -160,7 +174,7 @@ def run(
             tasks,
             votes,
             {"limit": num_questions, "random_seed": seed},
-            {"exemplars": exemplars, "prompt_mode": prompt_mode},
+            {"exemplars": exemplars, "prompt_mode": prompt_mode, "calculator": calculator},
             trained_on,
         )
         if steps == evaluation_steps.NEW:
@@ -170,6 +184,8 @@ def run(
     except evaluation_steps.WaitedError as error:
         print(error)
         return False
+    if select_by is not None and any(scored):
+        select.run(model_dir, by=select_by)
     return any(scored) and (isinstance(steps, str) or all(scored))
 
 

@@ -60,7 +60,10 @@ class Asked(NamedTuple):
     @property
     def modes(self) -> tuple[str, ...]:
         """The extraction modes to report."""
-        return answers.modes_of(*{question.kind for question in self.questions})
+        own = readers.SETS[self.set_name]
+        is_chain = formats_lib.parse(self.label).is_chain_of_thought
+        harness = own.harness if is_chain else own.harness_direct or own.harness
+        return answers.modes_of(*{question.kind for question in self.questions}, harness=harness)
 
     @property
     def config(self) -> dict[str, str | None]:
@@ -82,7 +85,8 @@ def build_prompt(
     Args:
       label: of the format.
       name: of the set.
-      exemplars: a file of worked exemplars for in-context formats; None for those of the set.
+      exemplars: a file of worked exemplars for in-context formats; None for those of the set. Sets
+        with prompts of their own form do not ask for it.
       data: folder of public data sets.
       mode: of `readers.PROMPT_MODES`, for sets with prompts of their own form.
 
@@ -97,17 +101,10 @@ def build_prompt(
     if not fmt.is_in_context:
         return Prompt(lambda question: formats_lib.render_inputs(fmt, question.question), 0)
     if (render := own.render) is not None:
-        return Prompt(lambda question: render(label, question, data or "", mode), own.shots)
-    if exemplars is not None:
-        text, where = epath.Path(exemplars).read_text(), exemplars
-    elif own.prompt is not None:
-        text, where = own.prompt(), f"exemplars of '{name}'"
-    else:
-        raise ValueError(
-            f"format '{label}' of set '{name}' needs EVAL_EXEMPLARS, for example "
-            "cot_prompts/prompt_simple_4_cases.txt of the data folder"
-        )
-    read = formats_lib.read_exemplars(text, where)
+        where = readers.folder(data)
+        return Prompt(lambda question: render(label, question, where, mode), own.shots)
+    given = None if exemplars is None else (epath.Path(exemplars).read_text(), exemplars)
+    read = formats_lib.read_exemplars(*given or readers.exemplars(name, data))
     return Prompt(lambda q: formats_lib.render_inputs(fmt, q.question, read), len(read))
 
 

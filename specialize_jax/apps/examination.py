@@ -16,6 +16,7 @@ from specialize_jax.apps import (
     provenance,
     student,
 )
+from specialize_jax.decoding import calculating
 from specialize_jax.evaluation import readers, runner, scoring
 from specialize_jax.schemas import SchemaError, folders, results
 from specialize_jax.training import checkpoints
@@ -37,7 +38,7 @@ class Exam:
       tasks: what.
       votes: how samples vote; None where they do not.
       config: what results say of the run, besides.
-      task_config: what they say of every task.
+      task_config: what they say of every task; `calculator` among it.
       trained_on: questions that were; None where that is not known.
     """
 
@@ -103,6 +104,7 @@ class Exam:
             modes=asked.modes,
             samples=settings.samples,
             voting=self.votes,
+            revise=functools.partial(calculating.revised, kind=self.task_config["calculator"]),
             too_long=asked.too_long,
             progress=progress.counter(f"step {step}: {asked.name}", len(asked.questions)),
             journal=runner.journal_path(out, asked.name),
@@ -111,7 +113,6 @@ class Exam:
         config = {
             **asked.config,
             **self.task_config,
-            "calculator": settings.calculator,
             "contaminated": count_in(asked.questions, self.trained_on, asked.set_name),
         }
         return runner.Task(predictions, original=asked.original, n_shot=asked.shots, config=config)
@@ -193,17 +194,25 @@ def check_same_checkpoint(out: epath.Path, checkpoint: epath.Path) -> None:
 
 
 def print_results(step: int, value: Mapping[str, Any]) -> None:
-    """Prints a line a task: questions, and each metric and mode with its 95% interval."""
-    print(f"step {step}  {'task':<44}{'n':>6}")
+    """Prints a line for each task and metric: questions, and each mode with its 95% interval."""
+    width = max(map(len, value["results"]))
+    print(f"step {step}  {'task':<{width}}{'n':>7}")
     for task, row in value["results"].items():
         counts = value["n-samples"][task]
-        cells = []
-        for key, share in row.items():
-            metric, _, mode = key.partition(",")
-            if mode and not metric.endswith("_stderr"):
-                n = counts["effective"]
-                low, high = scoring.wilson(round(share * n), n)
-                name = mode if metric == results.METRIC else f"{metric},{mode}"
-                cells.append(f"{name} {share:.2%} [{low:.2%}, {high:.2%}]")
-        cells += [f"{counts[name]} {words}" for name, words in _COUNTED.items() if counts.get(name)]
-        print(f"{'':9}{task:<44}{counts['effective']:>6}  {'  '.join(cells)}")
+        noted = [f"{counts[name]} {words}" for name, words in _COUNTED.items() if counts.get(name)]
+        start = f"{task:<{width}}{counts['effective']:>7}"
+        for metric, cells in _cells(row, counts["effective"]).items():
+            name = "" if metric == results.METRIC else f"{metric}  "
+            print(f"{'':9}{start}  {name}{'  '.join([*cells, *noted])}")
+            start, noted = " " * len(start), []
+
+
+def _cells(row: Mapping[str, Any], n: int) -> dict[str, list[str]]:
+    """Returns metric -> "mode share [interval]" of each mode."""
+    cells: dict[str, list[str]] = {}
+    for key, share in row.items():
+        metric, _, mode = key.partition(",")
+        if mode and not metric.endswith("_stderr"):
+            low, high = scoring.wilson(round(share * n), n)
+            cells.setdefault(metric, []).append(f"{mode} {share:.2%} [{low:.2%}, {high:.2%}]")
+    return cells

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, bool]] = {
     "train": ("train", "train a student on packed rows", True),
     "compile": ("compile", "compile a run's training step for TPUs, without TPUs", True),
     "evaluate": ("evaluate", "score checkpoints on the evaluation sets", True),
+    "generate": ("generate", "ask a trained student", False),
     "select": ("select", "choose a run's checkpoint by its validation scores", False),
     "convert": ("convert", "checkpoints of Hugging Face and t5x to ours, and back", False),
     "report": ("report", "one page from the files of a run", False),

@@ -21,11 +21,18 @@ def bar(title: str, total: int) -> Callable[[int], None]:
 
 
 def counter(title: str, total: int) -> Callable[[int, int], None]:
-    """Returns a function that takes the number of items done so far, and of all of them."""
-    display, last = bar(title, total), 0
+    """Returns a function that takes the number of items done so far, and of all of them.
+
+    Where all of them are done at its first call, no bar is shown.
+    """
+    display: Callable[[int], None] | None = None
+    last = 0
 
     def done(count: int, total: int) -> None:
-        nonlocal last
+        nonlocal display, last
+        if display is None and count == total:
+            return
+        display = display or bar(title, total)
         display(count - last)
         last = count
 

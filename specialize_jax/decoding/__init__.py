@@ -11,11 +11,21 @@ Do this inside one `jax.jit` that takes `params` as an argument: a step bound to
 the `jit` would put them into the program as constants.
 """
 
-from specialize_jax.decoding import calculator, equations
+from specialize_jax.decoding import annotations, calculating, calculator, equations
 from specialize_jax.decoding.beam_search import beam
 from specialize_jax.decoding.greedy import greedy
 from specialize_jax.decoding.sampling import sample
 from specialize_jax.decoding.stepwise import repeat
 from specialize_jax.decoding.voting import majority_vote
 
-__all__ = ["beam", "calculator", "equations", "greedy", "majority_vote", "repeat", "sample"]
+__all__ = [
+    "annotations",
+    "beam",
+    "calculating",
+    "calculator",
+    "equations",
+    "greedy",
+    "majority_vote",
+    "repeat",
+    "sample",
+]

@@ -33,7 +33,10 @@ _RIGHT_SIDE = re.compile(
 )
 _CUE = re.compile(r"\banswer(?:\b is\b|:)|####|^A:", re.IGNORECASE | re.MULTILINE)
 _AGAIN = re.compile(r">>\$?")  # GSM8K's <<48/2=24>>24
-_ANY_NUMBER = re.compile(rf"(?<![\w.])(?:{calculator.NUMBER})(?![\w%])")
+# With its sign, where nothing stands before it to subtract from: 3 * -10, but not 3 -10.
+_ANY_NUMBER = re.compile(
+    rf"(?:(?<![\w)])(?<![\d)] )-|(?<![\w.]))(?:{calculator.NUMBER})(?![\w%])", re.ASCII
+)
 
 
 class Equation(NamedTuple):
@@ -78,6 +81,8 @@ def _equation(text: str, sign: int) -> Equation | None:
     for start in [tail.start(), *(b.end() for b in _BREAK.finditer(text, tail.start(), sign))]:
         start += len(_LEADING.match(text, start)[0])  # type: ignore[index]  # it matches nothing
         left, before = text[start:sign].rstrip(" \t"), text[low:start]
+        if low and not before.strip(" \t"):  # longer than what is looked at: this is its tail
+            continue
         if before[-1:].isalnum() or _AND.search(before):
             continue
         if left[:1] in ("+", "-", "−", "–") and not _NOTHING_TO_ADD_TO.search(before):
@@ -144,7 +149,7 @@ def correct(text: str) -> tuple[str, list[Correction]]:
         old = text[slice(*found.right)]
         renamed.pop(_plain(old), None)
         if not _shows(old, value):
-            new = _in_the_form_of(old, value)
+            new = in_the_form_of(old, value)
             edits.append(Correction(found.right[0], old, new))
             renamed[_plain(old)] = _plain(new)
         if again := _AGAIN.match(text, found.right[1]):
@@ -186,8 +191,12 @@ def _shows(number: str, value: Fraction) -> bool:
     return abs(Fraction(digits) - value) <= slack
 
 
-def _in_the_form_of(number: str, value: Fraction) -> str:
-    """The value with the currency sign and the grouping of a number."""
+def in_the_form_of(number: str, value: Fraction) -> str:
+    """Returns a value with the currency sign and the grouping of a number, or of an expression.
+
+    >>> in_the_form_of("$1,200", Fraction(2400))
+    '$2,400'
+    """
     digits = calculator.write(value)
     if "," in number:
         whole, point, rest = digits.partition(".")

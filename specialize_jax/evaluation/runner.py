@@ -1,9 +1,8 @@
-"""Asks a model every question of a set, keeps each answer as it comes, and writes the files.
+"""Asks a model every question of a set, keeps each answer as it comes, and scores them.
 
 While it runs, every answer goes to a `journal`. A rerun with the same journal asks only what is
 missing there, so that a stopped run loses at most what was being decoded, and another extraction
-mode costs no decoding. `save` writes the finished evaluation in lm-evaluation-harness form
-(`schemas.results`).
+mode costs no decoding. `saving` writes the finished evaluation.
 
 With several samples a question, `exact_match` is that of the first one. `maj@k` is that of what
 most of the first k agree on, as lm-evaluation-harness's self-consistency tasks take it: right or
@@ -13,6 +12,7 @@ every k up to its samples. (A mean over all subsets of k would vary less, but is
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,11 +21,24 @@ from etils import epath
 from specialize_jax.evaluation import scoring
 from specialize_jax.evaluation.journal import Journal, path_of
 from specialize_jax.evaluation.readers import Question
+from specialize_jax.evaluation.saving import Prediction, Task, newest_results, save
 from specialize_jax.evaluation.scoring import Score
-from specialize_jax.schemas import SchemaError, results
+from specialize_jax.schemas import results
+
+__all__ = [
+    "MODES",
+    "Prediction",
+    "Stream",
+    "Task",
+    "Voting",
+    "in_batches",
+    "journal_path",
+    "newest_results",
+    "run",
+    "save",
+]
 
 MODES = ("corrected", "fu2023")
-_BOOTSTRAP = {"resamples": 1000, "seed": 0}
 
 journal_path = path_of
 
@@ -47,58 +60,6 @@ class Voting:
     ks: Sequence[int]
 
 
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """What a model answered to a question.
-
-    Attributes:
-      question: what was asked.
-      prompt: how it was put.
-      responses: the model's texts, one a sample; one empty text where it was not asked.
-      scores: extraction mode -> score of the first text.
-      generation: how it was decoded.
-      votes: "maj@k" -> extraction mode -> score of the vote.
-      too_long: whether it was not asked, since the prompt is too long.
-    """
-
-    question: Question
-    prompt: str
-    responses: Sequence[str]
-    scores: Mapping[str, Score]
-    generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    votes: Mapping[str, Mapping[str, Score]] = dataclasses.field(default_factory=dict)
-    too_long: bool = False
-
-    @property
-    def metrics(self) -> dict[str, Mapping[str, Score]]:
-        """Metric -> extraction mode -> score."""
-        return {results.METRIC: self.scores, **self.votes}
-
-    @property
-    def empty(self) -> int:
-        """How many texts say nothing, though they were asked for."""
-        return 0 if self.too_long else sum(not text.strip() for text in self.responses)
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """The predictions of one task, and what its results say about it.
-
-    Attributes:
-      predictions: from `run`.
-      original: questions in the whole set; by default as many as were predicted.
-      n_shot: exemplars in the prompt.
-      version: of the task's definition.
-      config: what defines it; JSON values.
-    """
-
-    predictions: Sequence[Prediction]
-    original: int | None = None
-    n_shot: int = 0
-    version: int | str = 1
-    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
 def run(
     questions: Sequence[Question],
     prompt_fn: Callable[[Question], str],
@@ -108,6 +69,7 @@ def run(
     samples: int = 1,
     voting: Voting | None = None,
     too_long: Collection[str] = (),
+    revise: Callable[[str], str] = str,
     progress: Callable[[int, int], None] | None = None,
     journal: epath.PathLike | None = None,
     generation: Mapping[str, Any] | None = None,
@@ -124,6 +86,7 @@ def run(
       voting: how they vote; None for no vote.
       too_long: ids of questions that are not asked, since their prompt is too long. They count as
         wrong.
+      revise: text -> the text that is scored; the files keep what the model wrote.
       progress: called with (answered, all) at the start and after every answer.
       journal: file that keeps the answers (`journal_path`); read first, then appended to. None
         keeps nothing.
@@ -150,9 +113,12 @@ def run(
         ]
         tell = progress or (lambda done, total: None)
         _ask(stream, waiting, store, samples, tell, len(questions))
+        score = functools.partial(_scores, modes=modes, voting=voting, revise=revise)
         return [
-            _predict(store.get(*pair), *pair, modes, voting, generation, pair[0].id in too_long)
-            for pair in asked
+            Prediction(question, prompt, texts, *score(texts, question), generation, unasked)
+            for question, prompt in asked
+            for unasked in [question.id in too_long]
+            for texts in [[""] if unasked else store.get(question, prompt) or []]
         ]
 
 
@@ -183,24 +149,21 @@ def _ask(
             raise ValueError(f"expected an answer to every prompt, got none to {len(left)} of them")
 
 
-def _predict(
-    texts: Sequence[str] | None,
+def _scores(
+    texts: Sequence[str],
     question: Question,
-    prompt: str,
+    *,
     modes: Sequence[str],
     voting: Voting | None,
-    generation: Mapping[str, Any],
-    too_long: bool,
-) -> Prediction:
-    if too_long:
-        texts = [""]
-    assert texts is not None  # every other question was answered above
-    scores = scoring.score(texts[0], question, modes)
+    revise: Callable[[str], str],
+) -> tuple[dict[str, Score], dict[str, dict[str, Score]]]:
+    """Returns the scores of the first text, and those of the votes."""
+    texts = [revise(text) for text in texts]
     votes = {}
     if voting is not None:
         found = scoring.votes(texts, question, modes, voting.ks, voting.majority)
         votes = {results.vote_name(k): of_k for k, of_k in found.items()}
-    return Prediction(question, prompt, texts, scores, generation, votes, too_long)
+    return scoring.score(texts[0], question, modes), votes
 
 
 def in_batches(predict_fn: Callable[[list[str]], Sequence[str]], batch_size: int) -> Stream:
@@ -223,117 +186,6 @@ def in_batches(predict_fn: Callable[[list[str]], Sequence[str]], batch_size: int
                 yield place, [text]
 
     return stream
-
-
-def save(
-    folder: epath.PathLike,
-    tasks: Mapping[str, Task],
-    *,
-    config: Mapping[str, Any],
-    git_hash: str | None = None,
-    date: float | None = None,
-) -> epath.Path:
-    """Writes `samples_<task>_<timestamp>.jsonl` for every task, then `results_<timestamp>.json`.
-
-    The results come last: where they are, the samples are complete. Where the newest results there
-    say the same already, nothing is written.
-
-    Args:
-      folder: an evaluation folder, created where it is missing.
-      tasks: name -> task.
-      config: what was run (model, checkpoint, batch size); JSON values.
-      git_hash: commit of the code that ran.
-      date: seconds since 1970; now by default.
-
-    Returns:
-      The path of the results file.
-
-    Raises:
-      ValueError: a task has no predictions.
-      SchemaError: a value does not fit the schema, or the folder cannot be written.
-    """
-    built = results.build_results(
-        [_task_result(name, task) for name, task in tasks.items()],
-        config=config,
-        git_hash=git_hash,
-        date=date,
-    )
-    if (path := newest_results(folder)) is not None and _says_the_same(path, built):
-        return path
-    stamp = results.timestamp(built["date"])
-    for name, task in tasks.items():
-        results.write_samples(folder, name, _samples(task.predictions), stamp)
-    return results.write_results(folder, built, stamp)
-
-
-def newest_results(folder: epath.PathLike) -> epath.Path | None:
-    """Returns the path of the last results file in an evaluation folder; None for none."""
-    return max(epath.Path(folder).glob("results_*.json"), default=None, key=lambda path: path.name)
-
-
-def _says_the_same(path: epath.Path, built: Mapping[str, Any]) -> bool:
-    """Returns whether a file says what was found now, whenever and by whatever commit it did."""
-    try:
-        there = results.read_results(path)
-    except SchemaError:  # of another version, or damaged: it stays, a new one goes beside it
-        return False
-    passing = dict.fromkeys(("date", "git_hash"))
-    one, other = ({**value, **passing} for value in (there, built))
-    for value in (one, other):
-        value["config"] = {**value["config"], "packages": None}
-    return one == other
-
-
-def _task_result(name: str, task: Task) -> results.TaskResult:
-    if not task.predictions:
-        raise ValueError(f"task '{name}' has no predictions to save")
-    scores: dict[str, dict[str, tuple[float, float]]] = {}
-    intervals = {}
-    for metric, modes in task.predictions[0].metrics.items():
-        for mode in modes:
-            found = [prediction.metrics[metric][mode] for prediction in task.predictions]
-            summary = scoring.summarize(found)
-            scores.setdefault(metric, {})[mode] = summary.accuracy, summary.stderr
-            low, high = scoring.bootstrap([score.correct for score in found], **_BOOTSTRAP)
-            interval = {"low": low, "high": high, "method": "bootstrap", **_BOOTSTRAP}
-            intervals[f"{metric},{mode}"] = interval
-    count = len(task.predictions)
-    return results.TaskResult(
-        task=name,
-        scores=scores.pop(results.METRIC),
-        votes=scores,
-        intervals=intervals,
-        original=count if task.original is None else task.original,
-        effective=count,
-        without_gold=sum(not prediction.question.has_gold for prediction in task.predictions),
-        too_long=sum(prediction.too_long for prediction in task.predictions),
-        empty=sum(prediction.empty for prediction in task.predictions),
-        n_shot=task.n_shot,
-        version=task.version,
-        config=task.config,
-    )
-
-
-def _samples(predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
-    """Yields the lines of a samples file: mode by mode, as the harness writes them."""
-    for mode in predictions[0].scores:
-        for prediction in predictions:
-            yield results.build_sample(
-                doc_id=prediction.question.row,
-                doc={"question": prediction.question.question, **prediction.question.source},
-                target=prediction.question.answer,
-                prompt=prediction.prompt,
-                generation=prediction.generation,
-                responses=prediction.responses,
-                mode=mode,
-                answer=prediction.scores[mode].answer,
-                correct=prediction.scores[mode].correct,
-                votes={
-                    name: (of_k[mode].answer, of_k[mode].correct)
-                    for name, of_k in prediction.votes.items()
-                },
-                too_long=prediction.too_long,
-            )
 
 
 def _check_votes(voting: Voting | None, samples: int) -> None:

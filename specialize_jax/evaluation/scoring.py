@@ -68,7 +68,7 @@ def score(response: str, question: Question, modes: Sequence[str]) -> dict[str, 
     scores = {}
     for mode in modes:
         answer = answers.extract(response, mode, kind=question.kind)
-        gold = answers.extract(question.answer, mode, kind=question.kind)
+        gold = answers.reference(question.answer, mode, kind=question.kind)
         correct = answers.equal(answer, gold, mode=mode, kind=question.kind)
         scores[mode] = Score(answer, gold, correct)
     return scores
@@ -98,7 +98,7 @@ def votes(
     """
     scores: dict[int, dict[str, Score]] = {k: {} for k in ks}
     for mode in modes:
-        gold = answers.extract(question.answer, mode, kind=question.kind)
+        gold = answers.reference(question.answer, mode, kind=question.kind)
         most = responses[: max(ks, default=0)]
         read = [answers.extract(response, mode, kind=question.kind) for response in most]
         for k in ks:

@@ -12,7 +12,8 @@ parts were not published. Sizes follow what is known of them:
 
 A row is `Question.row`. Rows are put in the order of the SHA-256 of "seed/set/row", and the first
 are validation: any language computes the same. The outcome is kept in `split_rows/<set>.json`,
-which is what `rows` reads.
+which is what `rows` reads. Questions that a set holds twice are not kept together: the texts of 9
+test questions of MultiArith and of 1 of ASDiv stand in the validation part too.
 """
 
 import functools

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from specialize_jax.apps import run_end
 from specialize_jax.schemas import Format, folders
 from specialize_jax.training import checkpoints, metrics
 from tests.apps.line import FIXTURES, gin, run, write_data
@@ -99,6 +100,11 @@ def test_every_checkpoint_is_scored_on_every_set(line):
             assert {"exact_match,corrected", "exact_match,fu2023"} <= set(row)
 
 
+def test_a_finished_run_says_so(line):
+    assert json.loads((line / "model" / "finished.json").read_text()) == {"step": 8}
+    assert run_end.read(line / "model") == "the run is finished"
+
+
 def test_the_report_shows_the_run(line):
     page = (line / "report" / "index.html").read_text()
     assert "fixture teacher" in page and "multiarith" in page
@@ -109,11 +115,11 @@ def test_the_report_shows_the_run(line):
     ("name", "value", "message"),
     [
         ("EVAL_FORMATS", ("few_shot",), "unknown format 'few_shot'; choices: zero_shot_answer"),
-        ("EVAL_FORMATS", ("in_context_chain_of_thought",), "needs EVAL_EXEMPLARS"),
+        ("EVAL_FORMATS", ("in_context_chain_of_thought",), "name a prompt file .EVAL_EXEMPLARS"),
         ("EVAL_SETS", ("mmlu",), "mmlu"),
         ("EVAL_CHECKPOINTS", (5,), r"no checkpoints \[5\] in .*; choices: \[4, 8\]"),
-        ("EVAL_CHECKPOINTS", "best", "expected 'last', 'all' or a list, got 'best'"),
-        ("EVAL_INPUT_LENGTH", 16, "tokens, EVAL_INPUT_LENGTH allows 16"),
+        ("EVAL_CHECKPOINTS", "best", "expected 'last', 'all', 'new' or a list, got 'best'"),
+        ("EVAL_INPUT_LENGTH", 16, "3 of 3 prompts are not asked.*; EVAL_INPUT_LENGTH allows 16"),
     ],
 )
 def test_bad_evaluation_settings_are_named(line, tmp_path, capsys, name, value, message):

@@ -30,6 +30,12 @@ def test_last_equation_is_what_a_model_is_about_to_answer():
         # Given numbers are not computed ones.
         ("2+2=5. He has 5 dogs.", "2+2=4. He has 5 dogs."),
         ("Day 1. 3 + 2 = 6", "Day 1. 3 + 2 = 5"),
+        # A sign belongs to its number: -10 is mended, and 10 is another number.
+        (
+            "4 - 14 = -9. 2 * -9 = -18. The answer is -18.",
+            "4 - 14 = -10. 2 * -10 = -20. The answer is -20.",
+        ),
+        ("4 - 14 = -9. 3 -9 = -6. 9 + 1 = 10.", "4 - 14 = -10. 3 -9 = -6. 9 + 1 = 10."),
     ],
 )
 def test_a_solution_is_put_right(text, expected):

@@ -13,17 +13,60 @@ from tests.real_data import data_dir
     [
         ("gsm8k", "test", 1319, 0),
         ("gsm8k", "train", 7473, 0),
+        ("gsm8k_socratic", "test", 1319, 0),
+        ("gsm_hard", "test", 1319, 0),
         ("svamp", "test", 1000, 0),
         ("asdiv", "test", 2305, 56),
         ("multiarith", "test", 600, 0),
+        ("addsub", "test", 395, 0),
+        ("singleeq", "test", 508, 0),
+        ("singleop", "test", 562, 0),
+        ("aqua", "test", 254, 0),
+        ("aqua", "dev", 254, 0),
+        ("strategyqa", "validation", 229, 0),
+        ("strategyqa", "train", 2061, 0),
+        ("commonsenseqa", "validation", 1221, 0),
     ],
 )
 def test_real_sets_have_their_published_size(name, split, count, without_gold):
     questions = readers.read(name, data_dir(), split)
     assert len(questions) == len({question.id for question in questions}) == count
     assert [question.row for question in questions] == list(range(count))
-    assert len(readers.with_gold(questions)) == count - without_gold
+    assert_gold_is_found(questions, without_gold)
+
+
+def assert_gold_is_found(questions, without_gold=0):
+    """Every gold answer but some is read as its kind, and as itself after "the answer is"."""
+    found = readers.with_gold(questions)
+    assert len(found) == len(questions) - without_gold
+    for question in found:
+        if (
+            question.id == "asdiv/nluds-1111"
+        ):  # "11:55 p.m. on 24 December": "p.m. " ends a sentence
+            continue
+        said = f"Some words.\nThe answer is {question.answer}."
+        assert answers.equal(said, question.answer, kind=question.kind), question
     json.dumps([question.source for question in questions], allow_nan=False)
+
+
+def test_real_bbh_has_27_tasks_and_their_kinds():
+    sizes = {"bbh_causal_judgement": 187, "bbh_penguins_in_a_table": 146, "bbh_snarks": 178}
+    without_gold = {"bbh_movie_recommendation": 1, "bbh_ruin_names": 2}
+    names, total = readers.expand(["bbh"]), 0
+    for name in names:
+        questions = readers.read(name, data_dir())
+        assert len(questions) == sizes.get(name, 250)
+        assert_gold_is_found(questions, without_gold.get(name, 0))
+        total += len(questions)
+    assert (len(names), total) == (27, 6511)
+
+
+def test_real_validation_rows_are_of_gsm8k_train():
+    chosen = readers.read("gsm8k_dev200", data_dir())
+    train = readers.read("gsm8k", data_dir(), "train")
+    assert len(chosen) == 200 and (chosen[0].row, chosen[-1].row) == (9, 7455)
+    assert chosen == [train[question.row] for question in chosen]
+    assert_gold_is_found(chosen)
 
 
 def test_rows_of_real_sets():
@@ -44,6 +87,15 @@ def test_rows_of_real_sets():
     assert sum(";" in question.answer for question in asdiv) == 90
     multiarith = readers.read("multiarith", data_dir())
     assert (multiarith[0].id, multiarith[0].answer) == ("multiarith/0", "39")
+    socratic = readers.read("gsm8k_socratic", data_dir())
+    assert [q.question for q in socratic] == [q.question for q in gsm8k]
+    assert [q.answer for q in socratic] == [q.answer for q in gsm8k]
+    assert sum(len(question.source["steps"]) for question in socratic) == 4821
+    assert readers.read("gsm_hard", data_dir())[0].answer == "-9867630"
+    aqua = readers.read("aqua", data_dir(), "dev")
+    assert aqua[0].question.endswith(
+        "\nAnswer Choices: (a) 32400 (b) 6000 (c) 600 (d) 60000 (e) 10"
+    )
 
 
 def test_every_gold_answer_agrees_with_the_original_pattern_where_that_can_read_it():
@@ -156,10 +208,12 @@ def test_missing_files_name_the_path_and_the_flag(tmp_path, monkeypatch):
 
 
 def test_unknown_names_and_splits_list_the_choices(tmp_path):
-    with pytest.raises(ValueError, match="'gsm'; choices: gsm8k, svamp, asdiv, multiarith"):
+    with pytest.raises(ValueError, match="'gsm'; choices: gsm8k, .*svamp, asdiv, multiarith"):
         readers.read("gsm", tmp_path)
     with pytest.raises(ValueError, match="'validation' of 'gsm8k'; choices: test, train"):
         readers.read("gsm8k", tmp_path, "validation")
+    with pytest.raises(ValueError, match="'test' of 'strategyqa'; choices: validation, train"):
+        readers.read("strategyqa", tmp_path, "test")
     for name in ("svamp", "asdiv", "multiarith"):
         with pytest.raises(ValueError, match=f"'train' of '{name}'; choices: test"):
             readers.read(name, tmp_path, "train")
@@ -177,8 +231,16 @@ def test_sample_is_seeded_nested_and_in_order():
         readers.sample(questions, 0, seed=3)
 
 
-def test_a_module_registers_sets_of_its_own(monkeypatch):
-    monkeypatch.setattr(readers, "SETS", dict(readers.SETS))
+@pytest.fixture
+def own_sets():
+    """Forgets what a test registers."""
+    before = dict(readers.SETS)
+    yield
+    readers.SETS.clear()
+    readers.SETS.update(before)
+
+
+def test_a_module_registers_sets_of_its_own(own_sets):
     question = readers.Question("own/0", "1 + 1?", "2")
     own = readers.QuestionSet(lambda data_dir, split: [question], "generic", needs_data_dir=False)
     readers.register("own", own)
@@ -188,5 +250,52 @@ def test_a_module_registers_sets_of_its_own(monkeypatch):
         readers.register("own", own._replace(role="in_distribution"))
     with pytest.raises(ValueError, match=r"unknown role 'other'; choices: in_distribution"):
         readers.register("third", own._replace(role="other"))
-    with pytest.raises(ValueError, match="choices: gsm8k, .*own, and what EVAL_SETS_MODULE"):
+    with pytest.raises(ValueError, match="'bbh' is registered already"):
+        readers.register("bbh", own)  # the name of a group
+    with pytest.raises(ValueError, match="choices: gsm8k, .*own, the groups .*EVAL_SETS_MODULE"):
         readers.read("absent")
+
+
+def test_a_set_under_another_role(own_sets):
+    """Seen from another specialism than GSM8K, as `QuestionSet` says."""
+    letters = readers.SETS["last_letters_2"]._replace(role="in_distribution")
+    readers.register("my_letters", letters)
+    assert readers.read("my_letters") == readers.read("last_letters_2")
+    assert readers.SETS["last_letters_2"].role == "generic"
+
+
+def test_groups_expand_to_their_sets_in_order_and_once():
+    assert readers.expand(["svamp", "math_ood"]) == ("svamp", "multiarith", "asdiv")
+    assert readers.expand(["mawps"]) == ("addsub", "multiarith", "singleeq", "singleop")
+    assert readers.expand(["last_letters"]) == tuple(f"last_letters_{n}" for n in (2, 3, 4))
+    bbh = readers.expand(["bbh", "bbh_navigate"])
+    assert len(bbh) == 27 and all(name.startswith("bbh_") for name in bbh)
+    with pytest.raises(ValueError, match="unknown data set 'gsm'; choices: .*math_ood"):
+        readers.expand(["svamp", "gsm"])
+
+
+def test_every_set_is_seen_from_one_of_the_roles():
+    # A module of tasks may have registered its own.
+    roles = {n: s.role for n, s in readers.SETS.items() if not n.startswith("miniworld")}
+    assert {name for name in roles if roles[name] == "in_distribution"} == {
+        "gsm8k",
+        "gsm8k_socratic",
+        "gsm8k_dev200",
+    }
+    assert {roles[name] for name in readers.expand(["math_ood", "mawps"])} == {
+        "out_of_distribution"
+    }
+    assert {roles[name] for name in readers.expand(["bbh", "coin_flip"])} == {"generic"}
+
+
+def test_exemplars_come_from_the_set_or_the_data_folder(tmp_path, own_sets):
+    text = "Q: 1 + 1?\nLet's think step by step\nIt is 2.\nThe answer is 2"
+    with pytest.raises(ValueError, match=r"'gsm8k' are not there: '.*prompt_simple_4_cases\.txt'"):
+        readers.exemplars("gsm8k", tmp_path)
+    path = write(tmp_path, readers.MATH_PROMPT, text)
+    assert readers.exemplars("gsm8k", tmp_path) == (text, str(path))
+    assert readers.exemplars("multiarith", tmp_path)[0] == text
+    with pytest.raises(ValueError, match=r"'strategyqa' brings no exemplars.*EVAL_EXEMPLARS"):
+        readers.exemplars("strategyqa", tmp_path)
+    readers.register("own", readers.SETS["gsm8k"]._replace(prompt=lambda: "own text"))
+    assert readers.exemplars("own", tmp_path) == ("own text", "exemplars of 'own'")

@@ -32,7 +32,7 @@ def sample(**changes):
         "target": "18",
         "prompt": "Q: q\nA:",
         "generation": {"do_sample": False},
-        "response": "The answer is 18.",
+        "responses": ["The answer is 18."],
         "mode": "corrected",
         "answer": "18",
         "correct": True,
@@ -43,8 +43,8 @@ def sample(**changes):
 def test_results_hold_the_keys_of_the_harness():
     value = built()
     assert set(value) == {
-        "schema_version", "results", "configs", "versions", "n-shot", "higher_is_better",
-        "n-samples", "config", "git_hash", "date",
+        "schema_version", "results", "intervals", "configs", "versions", "n-shot",
+        "higher_is_better", "n-samples", "config", "git_hash", "date",
     }  # fmt: skip
     assert value["results"]["asdiv"] == {
         "alias": "asdiv",
@@ -56,7 +56,8 @@ def test_results_hold_the_keys_of_the_harness():
     assert value["versions"] == {"gsm8k": 1, "asdiv": "1.1"}
     assert value["n-shot"] == {"gsm8k": 0, "asdiv": 4}
     assert value["higher_is_better"]["gsm8k"] == {"exact_match": True}
-    assert value["n-samples"]["gsm8k"] == {"original": 1319, "effective": 100, "without_gold": 0}
+    none = {"without_gold": 0, "too_long": 0, "empty": 0}
+    assert value["n-samples"]["gsm8k"] == {"original": 1319, "effective": 100, **none}
     assert value["configs"]["asdiv"] == {"task": "asdiv", "num_fewshot": 4, "prompt": "p"}
     assert value["config"]["model"] == "m"
     assert {"specialize_jax", "numpy", "jax"} <= set(value["config"]["packages"])
@@ -107,7 +108,7 @@ ACCURACY = "exact_match,corrected"
     ("change", "message"),
     [
         (_drop("n-shot"), r"f: missing \['n-shot'\]; has \["),
-        (_set("schema_version", to=2), "reads schema_version 1, got 2"),
+        (_set("schema_version", to=3), "reads schema_version 1 and 2, got 3"),
         (_set("results", to=[]), r"expected 'results' as dict, got \[\]"),
         (_set("date", to="now"), "expected 'date' as int or float, got 'now'"),
         (_set("date", to=float("nan")), "expected 'date' as int or float, got nan"),
@@ -124,6 +125,14 @@ ACCURACY = "exact_match,corrected"
         (_set("n-samples", "gsm8k", "effective", to=0), "0 < effective <= original"),
         (_set("n-samples", "gsm8k", "without_gold", to=101), "0 <= without_gold <= effective"),
         (_drop("n-samples", "gsm8k", "original"), r"missing \['original'\]"),
+        (_set("n-samples", "gsm8k", "too_long", to=101), "0 <= too_long <= effective"),
+        (_set("n-samples", "gsm8k", "empty", to=-1), "empty >= 0"),
+        (_drop("intervals"), r"missing \['intervals'\]"),
+        (_set("intervals", "gsm8k", to=[]), r"an object under 'intervals', got \[\]"),
+        (_set("intervals", "gsm8k", to={ACCURACY: {"low": 0.7, "high": 0.6}}), "'low' <= 'high'"),
+        (_set("intervals", "gsm8k", to={"acc": {"low": 0, "high": 1}}), "'acc', which 'results'"),
+        (_set("results", "gsm8k", "maj@0,corrected", to=0.5), "expected keys .* got 'maj@0"),
+        (_set("results", "gsm8k", "maj@8,corrected", to=0.5), "at least one mode, each with"),
     ],
 )
 def test_broken_results_are_named(change, message):
@@ -175,7 +184,7 @@ def test_sample_has_the_fields_and_hashes_of_the_harness():
 
 
 def test_samples_file_round_trip(tmp_path):
-    samples = [sample(), sample(doc_id=4, response="\u2028 \x85 \ud83d", correct=False)]
+    samples = [sample(), sample(doc_id=4, responses=["\u2028 \x85 \ud83d"], correct=False)]
     path = results.write_samples(tmp_path, "gsm8k", samples, "2026-01-31T09-05-07.123456")
     assert path.name == "samples_gsm8k_2026-01-31T09-05-07.123456.jsonl"
     assert results.read_samples(path) == samples
@@ -193,7 +202,7 @@ def test_samples_file_round_trip(tmp_path):
         (_set("prompt_hash", to="0" * 64), "'prompt_hash' is not the SHA-256 of its text"),
         (_set("target", to="19"), "'target_hash' is not the SHA-256 of its text"),
         (_set("arguments", to={"gen_args_0": ["p"]}), "expected 'arguments' {'gen_args_0'"),
-        (_set("resps", to=["x"]), r"expected 'resps' \[\[text\]\], got \['x'\]"),
+        (_set("resps", to=["x"]), r"expected 'resps' \[\[text, ...\]\], got \['x'\]"),
         (_set("filtered_resps", to=["1", "2"]), "expected one entry in 'filtered_resps'"),
         (_set("filtered_resps", to=[None]), "expected text in 'filtered_resps'"),
     ],
@@ -213,3 +222,58 @@ def test_a_broken_line_of_a_samples_file_is_named(tmp_path):
     path.write_text(results.json_line(sample()) + "[]\n")
     with pytest.raises(SchemaError, match="line 2: expected an object, got list"):
         results.read_samples(path)
+
+
+VOTED = results.TaskResult(
+    "gsm8k",
+    {"corrected": (0.5, 0.1)},
+    original=10,
+    effective=10,
+    votes={"maj@8": {"corrected": (0.75, 0.05)}},
+    intervals={"maj@8,corrected": {"low": 0.5, "high": 0.9, "method": "bootstrap"}},
+    too_long=2,
+    empty=13,
+)
+
+
+def test_votes_stand_beside_the_first_samples_score(tmp_path):
+    value = results.build_results([VOTED], config={}, date=0)
+    assert value["results"]["gsm8k"]["maj@8,corrected"] == 0.75
+    assert value["results"]["gsm8k"]["maj@8_stderr,corrected"] == 0.05
+    assert value["higher_is_better"]["gsm8k"] == {"exact_match": True, "maj@8": True}
+    assert value["n-samples"]["gsm8k"]["too_long"] == 2
+    assert results.read_results(results.write_results(tmp_path, value)) == value
+
+
+def test_results_of_version_1_are_still_read():
+    value = built()
+    value["schema_version"] = 1
+    del value["intervals"]
+    for counts in value["n-samples"].values():
+        del counts["too_long"], counts["empty"]
+    results.validate_results(value, "f")
+
+
+def test_an_unknown_version_is_told_before_what_it_lacks():
+    with pytest.raises(SchemaError, match="f: this library reads schema_version 1 and 2, got 7"):
+        results.validate_results({"schema_version": 7}, "f")
+
+
+def test_a_sample_holds_all_texts_and_what_they_vote_for():
+    votes = {"maj@2": ("18", True), "maj@3": (None, False)}
+    value = sample(responses=["18", "17", ""], votes=votes)
+    assert value["resps"] == [["18", "17", ""]]
+    assert value["metrics"] == ["exact_match", "maj@2", "maj@3"]
+    assert (value["exact_match"], value["maj@2"], value["maj@3"]) == (1.0, 1.0, 0.0)
+    assert value["votes"] == {"maj@2": "18", "maj@3": "[invalid]"}
+    results.validate_sample(value, "f")
+    assert results.responses_of(value, "f") == ["18", "17", ""]
+    with pytest.raises(SchemaError, match="maj@2 0.0 or 1.0, got 0.5"):
+        results.validate_sample(value | {"maj@2": 0.5}, "f")
+    for wrong in ([[]], [["18", None]], ["18"]):
+        with pytest.raises(SchemaError, match="expected 'resps'"):
+            results.validate_sample(value | {"resps": wrong}, "f")
+
+
+def test_a_question_that_was_not_asked_says_so():
+    assert "too_long" not in sample() and sample(responses=[""], too_long=True)["too_long"] is True
