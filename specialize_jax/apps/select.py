@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--formats", nargs="+", metavar="FORMAT", help="asked in; all there are by default"
     )
-    parser.add_argument("--calculator", default="none", help="that answers were written with")
+    parser.add_argument(
+        "--calculator", metavar="KIND", help="that computed in the answers; none by default"
+    )
     parser.add_argument(
         "--steps", nargs="+", type=int, metavar="STEP", help="to choose from; all by default"
     )
@@ -69,7 +71,7 @@ def run(
     weights: Mapping[str, float] | None = None,
     mode: str = "corrected",
     formats: Sequence[str] | None = None,
-    calculator: str = "none",
+    calculator: str | None = None,
     steps: Sequence[int] | None = None,
     resamples: int = 1000,
     seed: int = 0,

@@ -45,7 +45,7 @@ def build(
     weights: Mapping[str, float] | None = None,
     mode: str = "corrected",
     formats: Sequence[str] | None = None,
-    calculator: str = scored.NO_CALCULATOR,
+    calculator: str | None = None,
     steps: Sequence[int] | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -60,7 +60,8 @@ def build(
       mode: extraction mode that counts.
       formats: in which the sets were asked, labels of `schemas.Format`; None for all there are. A
         question asked in several counts as the share of them that is right.
-      calculator: that answers were written with; one of `decoding.calculating.KINDS`.
+      calculator: that computed in the answers, of `decoding.calculating.KINDS`; None for none,
+        or for the only one there is.
       steps: the checkpoints to choose from; None for all that were evaluated.
       resamples: of the bootstrap.
       seed: of the bootstrap.
@@ -85,7 +86,7 @@ def build(
     choice = selection.choose(values, share, **draws)
     chosen, more = _chosen(read[choice.index], share, mode, draws, notes)
     rule = {"by": by, "weights": share, "mode": mode, "formats": _formats(read)}
-    rule |= {"calculator": calculator, **draws}
+    rule |= {"calculator": _calculator(read), **draws}
     return {
         "schema_version": SCHEMA_VERSION,
         "rule": rule,
@@ -117,6 +118,10 @@ def _rows(read: Sequence[scored.Checkpoint], name: str, part: str) -> frozenset[
 
 def _formats(read: Sequence[scored.Checkpoint]) -> list[str]:
     return sorted({str(task.format) for one in read for task in one.tasks.values()})
+
+
+def _calculator(read: Sequence[scored.Checkpoint]) -> str:
+    return next(task.calculator for task in read[0].tasks.values())
 
 
 def _inside(path: epath.Path, folder: epath.Path) -> str:

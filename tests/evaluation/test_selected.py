@@ -123,6 +123,11 @@ def test_answers_with_and_without_a_calculator_are_not_mixed(tmp_path):
     assert selected.build(tmp_path, calculator="equations")["step"] == 1
     with pytest.raises(ValueError, match="calculator annotations; choices: equations, none"):
         selected.build(tmp_path, calculator="annotations")
+    runs.write(tmp_path / "b", {"own": _own(3)}, step=1, configs=configs)
+    assert selected.build(tmp_path / "b")["rule"]["calculator"] == "equations"
+    runs.write(tmp_path / "b", {"own": _own(3)}, step=1, configs={"calculator": "after"}, date=9.0)
+    with pytest.raises(ValueError, match="several calculators: name one of after, equations"):
+        selected.build(tmp_path / "b")
 
 
 def test_an_extraction_mode_that_is_not_there_is_named(tmp_path):
