@@ -10,7 +10,6 @@ from matplotlib.ticker import FuncFormatter
 from specialize_jax.report import accuracy, canvas, palette, roles, scaling, strokes
 
 _SPECIAL = ("in_distribution", "out_of_distribution")
-_Z = 1.959963984540054  # of 95%
 _MOST_SETS = len(palette.SERIES)  # on one chart: each has a colour of its own
 
 
@@ -89,7 +88,7 @@ def _scaling(name: str | None, rows: Sequence[dict[str, Any]]) -> canvas.Chart:
         hue = canvas.hue(palette.ROLES[row["role"]])
         marker = strokes.MARKERS[roles.role_order(row["role"])]
         sizes = [point["parameters"] for point in row["points"]]
-        reach = [100 * _Z * (point["stderr"] or 0.0) for point in row["points"]]
+        reach = [100 * scaling.Z * (point["stderr"] or 0.0) for point in row["points"]]
         values = [100 * point["accuracy"] for point in row["points"]]
         axes.errorbar(
             sizes, values, yerr=reach, color=hue, linestyle="", marker=marker, markersize=5,

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-_Z = 1.959963984540054  # of 95%
+Z = 1.959963984540054
+"""Standard errors that a 95% interval reaches to either side."""
 
 
 class Line(NamedTuple):
@@ -72,7 +73,7 @@ def curves(
             [point["stderr"] for point in points],
         )
         if line is not None:
-            reach = None if line.stderr is None else _Z * line.stderr
+            reach = None if line.stderr is None else Z * line.stderr
             found.append(
                 {
                     **{key: row[key] for key in ("role", "format", "split", "sets")},
