@@ -1,5 +1,7 @@
 """Prompts of BIG-Bench Hard: the published files, and one written here."""
 
+import json
+
 import pytest
 
 from specialize_jax.evaluation import bbh, readers
@@ -104,3 +106,29 @@ def test_real_prompts_of_every_task(task):
     faulty = bbh.prompt(text, "LAST", DIRECT, "fu2023", task)
     assert faulty.startswith("BENCHMARK DATA") and faulty.count("\nA: the answer is ") == 2
     assert faulty.partition("\n\nQ: LAST\n")[0].endswith("So ")
+
+
+CODEX = (
+    "boolean_expressions",
+    "date_understanding",
+    "dyck_languages",
+    "geometric_shapes",
+    "multistep_arithmetic_two",
+    "navigate",
+    "object_counting",
+    "penguins_in_a_table",
+    "sports_understanding",
+    "word_sorting",
+)
+
+
+@pytest.mark.parametrize("task", CODEX)
+def test_prompts_are_those_that_code_davinci_002_answered(task):
+    """The published outputs hold the prompts that they answer, without the header."""
+    file = data_dir() / "teacher_bbh_codex" / f"{task}_few_shot_template_0-255000.json"
+    asked = [row["input"] for row in json.loads(file.read_text())["outputs"]]
+    name = f"bbh_{task}"
+    render = readers.SETS[name].render
+    questions = readers.read(name, data_dir())
+    prompts = [render(CHAIN, question, data_dir(), "corrected") for question in questions]
+    assert [text.strip() for text in asked] == [text.strip() for text in prompts]
