@@ -5,9 +5,10 @@ import pickle
 
 import pytest
 import tokenizers as hugging_face
-from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers import models, normalizers, pre_tokenizers
 
 from specialize_jax import tokenizers
+from tests.byte_level import byte_level, real_gpt2, save
 from tests.real_data import data_dir
 
 TEXTS = [
@@ -18,34 +19,6 @@ TEXTS = [
     "a\n\n b",
     "\x00\x7f\ufffd",
 ]
-
-
-def save(folder, tokenizer, **config):
-    """Writes a tokenizer as its publishers do; returns the path."""
-    path = folder / "tokenizer.json"
-    tokenizer.save(str(path))
-    if config:
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return path
-
-
-def byte_level(*words, normalizer=None, prefix_space=False, special=("<|endoftext|>",)):
-    """A byte-level BPE of all bytes and of some words, in GPT-2's alphabet."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces, merges = list(alphabet), []
-    for word in words:
-        for end in range(2, len(word) + 1):
-            if word[:end] not in pieces:
-                pieces.append(word[:end])
-                merges.append((word[: end - 1], word[end - 1]))
-    model = models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges)
-    tokenizer = hugging_face.Tokenizer(model)
-    if normalizer:
-        tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(special))
-    return tokenizer
 
 
 def words_of(folder):
@@ -175,13 +148,7 @@ def test_t5_in_both_forms(t5):
 
 
 def test_gpt2_is_p50k_without_runs_of_spaces(tmp_path):
-    folder = data_dir() / "tokenizer_gpt2"
-    model = models.BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe"))
-    tokenizer = hugging_face.Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|endoftext|>"])
-    gpt2 = tokenizers.load(save(tmp_path, tokenizer))
+    gpt2 = tokenizers.load(save(tmp_path, real_gpt2()))
     p50k = tokenizers.load(data_dir() / "tokenizer_tiktoken" / "p50k_base.tiktoken")
     assert gpt2.eos_id == p50k.eos_id == 50_256
     for text in ["Natalia sold 48/2 = <<48/2=24>>24 clips.\n#### 72", "é ½ ﬁ \U0001f600 日本"]:

@@ -27,14 +27,19 @@ _BOOLEAN = re.compile(r"\b(?:(yes|true)|(no|false))\b", re.IGNORECASE)
 
 
 def boolean(text: str) -> str | None:
-    """Reads yes/true and no/false after the last cue, else at the start, else the last one."""
+    """Reads yes/true and no/false after the last cue, else as the first word, else as the last.
+
+    One in the middle is no answer: a text that breaks off ("... and False and") gave none.
+    """
     for segment in cues.segments(text):
         found = _BOOLEAN.search(cues.sentence(segment.lstrip(), 0))
         if found:
             return "yes" if found[1] else "no"
-    first = _BOOLEAN.match(text.lstrip(" \t\r\n*\"'("))
-    words = [first] if first else list(_BOOLEAN.finditer(text))
-    return None if not words else "yes" if words[-1][1] else "no"
+    last = text.rstrip(" \t\r\n*\"').!}").rpartition(" ")[2].rpartition("\n")[2]
+    for words in (text, last):
+        if found := _BOOLEAN.match(words.lstrip(" \t\r\n*\"'(")):
+            return "yes" if found[1] else "no"
+    return None
 
 
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")

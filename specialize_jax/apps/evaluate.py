@@ -136,7 +136,7 @@ def run(
     except ValueError as error:
         raise ValueError(f"EVAL_SAMPLES, EVAL_TEMPERATURE and their like: {error}") from error
     votes = voting(samples, maj_k)
-    evaluation_sets.import_module(sets_module)
+    gin_setup.import_module("EVAL_SETS_MODULE", sets_module)
     sets = readers.expand(sets)
     folder = epath.Path(model_dir)
     try:

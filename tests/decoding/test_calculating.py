@@ -7,11 +7,10 @@ import time
 from fractions import Fraction
 
 import pytest
-import tokenizers as hugging_face
-from tokenizers import decoders, models, pre_tokenizers
 
 from specialize_jax import tokenizers
 from specialize_jax.decoding import annotations, calculating
+from tests import byte_level
 from tests.fixtures import world
 from tests.real_data import data_dir
 
@@ -78,33 +77,11 @@ def test_inside_a_marked_calculation(form, text, expected):
     assert calculating.result(text.format(before, after), form) == expected
 
 
-def byte_level(path):
-    """GPT-2's way of cutting, with single bytes for words."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = hugging_face.Tokenizer(models.BPE({b: i for i, b in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|endoftext|>"])
-    tokenizer.save(str(path / "tokenizer.json"))
-    return tokenizers.load(path / "tokenizer.json")
-
-
-def gpt2(path):
-    folder = data_dir() / "tokenizer_gpt2"
-    model = models.BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe"))
-    tokenizer = hugging_face.Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|endoftext|>"])
-    tokenizer.save(str(path / "tokenizer.json"))
-    return tokenizers.load(path / "tokenizer.json")
-
-
 STUDENTS = {
     "small": lambda path: tokenizers.load(world.TOKENIZER),
-    "bytes": byte_level,
+    "bytes": lambda path: tokenizers.load(byte_level.save(path, byte_level.byte_level())),
     "t5": lambda path: tokenizers.load(data_dir() / "tokenizer_t5" / "spiece.model"),
-    "gpt2": gpt2,
+    "gpt2": lambda path: tokenizers.load(byte_level.save(path, byte_level.real_gpt2())),
 }
 WRITES = [
     ("small", "equations"),
@@ -183,7 +160,7 @@ def test_a_model_that_cannot_compute_writes_right_results(student, kind, tmp_pat
 
 @pytest.mark.parametrize("kind", ["none", "after"])
 def test_other_kinds_do_nothing_while_decoding(kind, tmp_path):
-    tokenizer = byte_level(tmp_path)
+    tokenizer = STUDENTS["bytes"](tmp_path)
     assert beside(tokenizer, kind) == (None, None)
     model = Muddler(tokenizer, kind)
     tokens, _ = decode(model, None, None)
@@ -242,6 +219,14 @@ def test_words_cut_in_a_rows_own_way_do_not_matter():
     tokens = [*odd, *tokenizer.encode("12 + 5 =")]
     assert tokens != tokenizer.encode(tokenizer.decode(tokens))
     assert tokenizer.decode([*tokens, *respond(tokens)]) == "and 12 + 5 = 17"
+
+
+def test_what_the_vocabulary_lacks_earlier_in_a_row_does_not_matter():
+    tokenizer = tokenizers.load(world.TOKENIZER)
+    _, respond = beside(tokenizer, "equations")
+    tokens = tokenizer.encode("[A] 12 + 5 =")
+    assert tokenizer.unk_id in tokens
+    assert tokenizer.decode([*tokens, *respond(tokens)]).endswith(" 12 + 5 = 17")
 
 
 def test_gsm8k_is_computed_as_it_is_annotated():

@@ -68,6 +68,8 @@ def test_a_solution_is_put_right(text, expected):
             "a = b",
             "1/0 = 7",
         ),
+        # what is counted comes in wholes, and a space may divide a number
+        *("47 / 6 = 7 jars, 7 * 6 = 42", "She needs 22 / 4 = 6 cars", "6, 760 / 450 = 15"),
         *("0900-0130 = 0730", "The answer is 5.", ""),
     ],
 )
@@ -78,8 +80,8 @@ def test_what_is_right_or_not_plain_is_left_alone(text):
 def test_worked_solutions_of_people_are_nearly_all_left_alone():
     lines = (real_data.data_dir() / "gsm8k" / "train.jsonl").read_text().splitlines()
     changed = [line for line in lines if equations.correct(json.loads(line)["answer"])[1]]
-    # Each of the 23 was read: slips of their authors, other units, divisions without the rest.
-    assert (len(lines), len(changed)) == (7473, 23)
+    # Each of the 20 was read: slips of their authors, other units.
+    assert (len(lines), len(changed)) == (7473, 20)
 
 
 def test_it_mends_more_answers_of_real_models_than_it_breaks():
