@@ -3,16 +3,18 @@
 Letters: `B` prompts, `n` samples of each, `T` input tokens, `L` tokens of an answer at most.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from specialize_jax import decoding, models, tokenizers
+from specialize_jax.apps import student_slots
+from specialize_jax.decoding import slots
 from specialize_jax.models import Model, activations
 from specialize_jax.training import partitioning
 
@@ -111,38 +113,18 @@ def _shape(model: Model, eos_id: int, max_length: int, tokens: jax.Array) -> dic
     return {"max_length": max_length, "eos_id": eos_id, "start_tokens": start, "pad_id": pad}
 
 
-def _answers(
-    model: Model,
-    eos_id: int,
-    settings: Settings,
-    params: Any,
-    tokens: jax.Array,
-    numbers: jax.Array,
+def _best_of_beams(
+    model: Model, eos_id: int, settings: Settings, params: Any, tokens: jax.Array
 ) -> jax.Array:
-    """Answers [B, n, L] to questions with the numbers [B]."""
-    decode_step = functools.partial(model.decode_step, params)
-    cache = model.init_cache(params, tokens, settings.max_length)
-    shape = _shape(model, eos_id, settings.max_length, tokens)
-    rows, samples = tokens.shape[0], settings.samples
-    if settings.num_beams > 1:
-        found, _ = decoding.beam(
-            decode_step, cache, batch_size=rows, num_beams=settings.num_beams, **shape
-        )
-        return found[:, :1]
-    if not settings.temperature:
-        return decoding.greedy(decode_step, cache, batch_size=rows, **shape)[0][:, None]
-    shape["start_tokens"] = jnp.repeat(shape["start_tokens"], samples)
-    found, _ = decoding.sample(
-        decode_step,
-        decoding.repeat(cache, samples),
-        seed=settings.seed,
-        row_numbers=(numbers[:, None] * samples + jnp.arange(samples)[None]).reshape(-1),
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        **shape,
+    """Answers [B, L]."""
+    found, _ = decoding.beam(
+        functools.partial(model.decode_step, params),
+        model.init_cache(params, tokens, settings.max_length),
+        batch_size=tokens.shape[0],
+        num_beams=settings.num_beams,
+        **_shape(model, eos_id, settings.max_length, tokens),
     )
-    return found.reshape(rows, samples, -1)
+    return found[:, 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +139,8 @@ class Answerer:
       input_length: tokens of a prompt at most.
       mesh: where the parameters lie; None for the default device.
       greedy: of `greedy_decoder`.
-      decode: `decode(params, tokens [B, T], numbers [B]) -> answers [B, n, L]`.
+      beams: the same of beam search, whose rows all end together; None where it is not used.
+      engine: for all else.
     """
 
     model: Model
@@ -167,7 +150,8 @@ class Answerer:
     input_length: int
     mesh: Mesh | None
     greedy: Decode
-    decode: Decode
+    beams: Decode | None
+    engine: slots.Engine
 
     def encode(self, prompt: str) -> list[int]:
         """Returns a prompt's tokens: an encoder's input is ended, another is to be continued."""
@@ -198,15 +182,29 @@ class Answerer:
         if len(numbers) != len(prompts):
             raise ValueError(f"expected {len(prompts)} numbers, one a prompt, got {len(numbers)}")
         ids = [self.encode(prompt) for prompt in prompts]
+        if self.beams is not None:
+            yield from self._in_batches(params, ids, self.beams)
+            return
+        student_slots.check_room(
+            self.model, max(map(len, ids), default=1), self.settings.max_length
+        )
+        questions = [slots.Question(*one) for one in zip(ids, numbers, strict=True)]
+        answers: dict[int, dict[int, str]] = collections.defaultdict(dict)
+        both = student_slots.prepared(self.model, params)
+        for place, sample, tokens in self.engine.run(both, questions):
+            answers[place][sample] = self.tokenizer.decode(tokens)
+            if len(answers[place]) == self.settings.samples:
+                yield place, [text for _, text in sorted(answers.pop(place).items())]
+
+    def _in_batches(
+        self, params: Any, ids: Sequence[list[int]], decode: Decode
+    ) -> Iterator[tuple[int, list[str]]]:
         places = sorted(range(len(ids)), key=lambda place: len(ids[place]))
         for start in range(0, len(places), self.batch_size):
             batch = places[start : start + self.batch_size]
-            tokens = self._batch([ids[place] for place in batch])
-            asked = [numbers[place] for place in batch]
-            asked += [0] * (self.batch_size - len(asked))
-            rows = jax.device_get(self.decode(params, tokens, jnp.asarray(asked, jnp.int32)))
+            rows = jax.device_get(decode(params, self._batch([ids[place] for place in batch])))
             for place, row in zip(batch, rows, strict=False):
-                yield place, [self.tokenizer.decode(answer.tolist()) for answer in row]
+                yield place, [self.tokenizer.decode(row.tolist())]
 
     def answer(self, params: Any, prompts: Sequence[str], *, shortest: int = 0) -> list[str]:
         """Returns the greedy answers to at most `batch_size` prompts, in order.
@@ -254,7 +252,10 @@ def answerer(
       input_length: tokens of a prompt at most.
       mesh: where the parameters lie; None for the default device.
     """
-    decode = functools.partial(_answers, model, tokenizer.eos_id, settings)
+    eos_id, beams = tokenizer.eos_id, None
+    if settings.num_beams > 1:
+        beams = _compiled(functools.partial(_best_of_beams, model, eos_id, settings), mesh)
+    names = ("seed", "temperature", "top_k", "top_p")
     return Answerer(
         model,
         tokenizer,
@@ -262,6 +263,17 @@ def answerer(
         batch_size,
         input_length,
         mesh,
-        greedy=greedy_decoder(model, tokenizer.eos_id, settings.max_length, mesh=mesh),
-        decode=_compiled(decode, mesh),
+        greedy=greedy_decoder(model, eos_id, settings.max_length, mesh=mesh),
+        beams=beams,
+        engine=student_slots.engine(
+            model,
+            tokenizer,
+            rows=batch_size,
+            samples=settings.samples,
+            max_length=settings.max_length,
+            input_length=input_length,
+            choose=student_slots.chooser(**{name: getattr(settings, name) for name in names}),
+            calculator=settings.calculator,
+            mesh=mesh,
+        ),
     )

@@ -39,7 +39,7 @@ def greedy(
       lengths: [B] int32, tokens before the padding, the end-of-sequence token included.
     """
     return stepwise.decode(
-        lambda logits, step: _most_likely(logits),
+        lambda logits, step: most_likely(logits),
         decode_step,
         cache,
         batch_size=batch_size,
@@ -50,7 +50,7 @@ def greedy(
     )
 
 
-def _most_likely(logits: jax.Array) -> jax.Array:
+def most_likely(logits: jax.Array) -> jax.Array:
     """The first index of the largest logit: [B, V] -> [B] int32.
 
     `jnp.argmax` carries value and index through one scalar loop on CPUs; two plain reductions

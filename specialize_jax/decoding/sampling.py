@@ -1,11 +1,12 @@
 """Drawing the next token, at a temperature and from the head of the distribution alone.
 
-What a row draws depends on (seed, the row's own number, step), never on the rows beside it: the
-same question gives the same sample in a batch of any size and at any place in it.
+What a row draws depends on (seed, its question's number, the sample's number, step), never on the
+rows beside it: the same question gives the same samples in a batch of any size and at any place.
 
 Letters: `B` rows, `V` vocabulary, `k` tokens that may be drawn.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ def sample(
     *,
     seed: jax.Array | int,
     row_numbers: jax.Array,
+    sample_numbers: jax.Array | int = 0,
     temperature: jax.Array | float = 1.0,
     top_k: int | None = None,
     top_p: float = 1.0,
@@ -38,8 +40,8 @@ def sample(
       decode_step: see `greedy`.
       cache: see `greedy`.
       seed: of all draws.
-      row_numbers: [B] int32, which row of the whole job each is; several samples of one question
-        are several rows.
+      row_numbers: [B] int32, which question of the whole job each row answers.
+      sample_numbers: [B] int32 or one for all, which of a question's samples each row is.
       temperature: above 0; below 1 likely tokens gain.
       top_k: how many of the most likely tokens may be drawn; of equal ones those with smaller ids.
         None for all.
@@ -55,14 +57,11 @@ def sample(
     Raises:
       ValueError: `top_k`, `top_p` or a temperature that is a plain number is out of range.
     """
-    _check(temperature, top_k, top_p)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), row_numbers)
+    draw = drawer(seed, temperature, top_k, top_p)
+    numbers = jnp.broadcast_to(jnp.asarray(sample_numbers, jnp.int32), row_numbers.shape)
 
     def choose(logits: jax.Array, step: jax.Array) -> jax.Array:
-        scaled, ids = head(logits / temperature, top_k, top_p)
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
-        places = jax.vmap(jax.random.categorical)(step_keys, scaled)
-        return jnp.take_along_axis(ids, places[:, None], axis=1)[:, 0]
+        return draw(logits, row_numbers, numbers, jnp.broadcast_to(step, row_numbers.shape))
 
     return stepwise.decode(
         choose,
@@ -74,6 +73,41 @@ def sample(
         start_tokens=start_tokens,
         pad_id=pad_id,
     )
+
+
+def drawer(
+    seed: jax.Array | int,
+    temperature: jax.Array | float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+) -> Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]:
+    """Returns `draw(logits [B, V], row_numbers [B], sample_numbers [B], steps [B]) -> [B]` int32.
+
+    Args:
+      seed: see `sample`, as all of them.
+      temperature: above 0.
+      top_k: how many may be drawn.
+      top_p: what share may be drawn.
+
+    Raises:
+      ValueError: as `sample`.
+    """
+    _check(temperature, top_k, top_p)
+
+    def of_row(logits: jax.Array, row: jax.Array, number: jax.Array, step: jax.Array) -> jax.Array:
+        key = jax.random.key(seed)
+        for folded in (row, number, step):
+            key = jax.random.fold_in(key, folded)
+        return jax.random.categorical(key, logits)
+
+    def draw(
+        logits: jax.Array, row_numbers: jax.Array, sample_numbers: jax.Array, steps: jax.Array
+    ) -> jax.Array:
+        scaled, ids = head(logits / temperature, top_k, top_p)
+        places = jax.vmap(of_row)(scaled, row_numbers, sample_numbers, steps)
+        return jnp.take_along_axis(ids, places[:, None], axis=1)[:, 0]
+
+    return draw
 
 
 def head(logits: jax.Array, top_k: int | None, top_p: float) -> tuple[jax.Array, jax.Array]:

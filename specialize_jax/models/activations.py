@@ -33,6 +33,11 @@ def sharded(mesh: Mesh, rules: Rules) -> Iterator[None]:
         _in_force.reset(token)
 
 
+def is_sharded() -> bool:
+    """Whether what is traced now has its activations laid out on a mesh."""
+    return _in_force.get() is not None
+
+
 def constrain(x: jax.Array, *names: str) -> jax.Array:
     """Names the dimensions of an activation.
 

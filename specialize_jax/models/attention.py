@@ -4,8 +4,9 @@ Letters: `B` rows, `Q` query positions, `K` key positions, `H` heads, `Dh` width
 `D` model width. Logits, biases and softmax are float32; matrix products run in `dtype`.
 """
 
+import itertools
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,22 @@ class RelativeBias(nn.Module):
             max_distance=self.max_distance,
         )
         return self.rel_embedding[:, buckets]
+
+    def of_step(self, index: jax.Array, written: jax.Array) -> jax.Array:
+        """The bias of one position a row to what a cache holds.
+
+        Args:
+          index: [B] int32, the place of a row's position.
+          written: [B, L] int32, the places of the keys, at most `L` - 1 before it, or -1 for none.
+
+        Returns:
+          [B, H, L] float32, the mask included.
+        """
+        length = written.shape[1]
+        by_distance = self.diagonals(length, 1)[:, ::-1]
+        distances = jnp.clip(index[:, None] - written, 0, length - 1)
+        bias = jnp.take(by_distance, distances, axis=1).transpose(1, 0, 2)
+        return bias + mask_bias(written >= 0)[:, None]
 
     def __call__(self, queries: int, keys: int) -> jax.Array:
         """The bias [1, H, Q, K] in float32.
@@ -169,6 +186,20 @@ def _cudnn_serves(query: jax.Array, key: jax.Array) -> bool:
     )
 
 
+class Seen(NamedTuple):
+    """What one position attends to.
+
+    Attributes:
+      key: [B, H, K, Dh].
+      value: [B, H, K, Dh].
+      bias: [1 or B, 1 or H, K] float32, added to the logits; masks are in it.
+    """
+
+    key: jax.Array
+    value: jax.Array
+    bias: jax.Array
+
+
 class Attention(nn.Module):
     """Multi-head attention.
 
@@ -246,41 +277,49 @@ class Attention(nn.Module):
         key, value = self._split(self.key(memory)), self._split(self.value(memory))
         return key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
 
-    def step(self, x: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array) -> jax.Array:
-        """Attends from one position.
+    def step(self, x: jax.Array, *seen: Seen) -> jax.Array:
+        """Attends from one position to all that is given.
 
         Args:
           x: [B, D] where the query comes from.
-          key: [B, H, K, Dh].
-          value: [B, H, K, Dh].
-          bias: [1 or B, 1 or H, K] float32, the mask included.
+          *seen: keys, values and biases.
 
         Returns:
           [B, D].
         """
         query = self.query(x).reshape(-1, self.num_heads, self.head_dim)
-        logits = jnp.einsum("bhd,bhkd->bhk", query, key, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(logits * self.scale + bias, axis=-1).astype(self.dtype)
-        result = jnp.einsum("bhk,bhkd->bhd", weights, value)
-        return self.out(result.reshape(x.shape[0], -1))
+        logits = [
+            jnp.einsum("bhd,bhkd->bhk", query, key, preferred_element_type=jnp.float32) * self.scale
+            + bias
+            for key, _, bias in seen
+        ]
+        weights = jax.nn.softmax(_joined(logits), axis=-1).astype(self.dtype)
+        ends = list(itertools.accumulate(key.shape[2] for key, _, _ in seen))[:-1]
+        results = [
+            jnp.einsum("bhk,bhkd->bhd", part, value)
+            for part, (_, value, _) in zip(jnp.split(weights, ends, axis=-1), seen, strict=True)
+        ]
+        return self.out(sum(results[1:], results[0]).reshape(x.shape[0], -1))
 
     def extend(
-        self, x: jax.Array, key: jax.Array, value: jax.Array, index: jax.Array, bias: jax.Array
+        self, x: jax.Array, own: Seen, column: jax.Array, *others: Seen
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`step` to cached positions and to itself.
+        """`step` to a cache and to itself.
 
         Args:
           x: [B, D].
-          key: [B, H, K, Dh], the keys so far; position `index` is written.
-          value: [B, H, K, Dh].
-          index: [] int32.
-          bias: [1 or B, 1 or H, K] float32, the mask included.
+          own: the cache; its column `column` is written first, for a position attends to itself.
+          column: [] int32.
+          *others: what else is attended to.
 
         Returns:
-          [B, D], and the keys and values with position `index` filled.
+          [B, D], and the cache's keys and values with the column filled.
         """
         own_key, own_value = self.keys_values(x[:, None])
-        # Written before it is read: a position attends to itself.
-        key = jax.lax.dynamic_update_slice_in_dim(key, own_key, index, axis=2)
-        value = jax.lax.dynamic_update_slice_in_dim(value, own_value, index, axis=2)
-        return self.step(x, key, value, bias), key, value
+        key = jax.lax.dynamic_update_slice_in_dim(own.key, own_key, column, axis=2)
+        value = jax.lax.dynamic_update_slice_in_dim(own.value, own_value, column, axis=2)
+        return self.step(x, *others, Seen(key, value, own.bias)), key, value
+
+
+def _joined(logits: list[jax.Array]) -> jax.Array:
+    return logits[0] if len(logits) == 1 else jnp.concatenate(logits, axis=-1)

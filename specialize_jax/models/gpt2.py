@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from specialize_jax.models import attention, boundary, flops
+from specialize_jax.models import attention, boundary, caches, flops
 from specialize_jax.models.gpt2_config import SIZES, GPT2Config
 from specialize_jax.models.gpt2_network import GPT2, DecoderLayer, layout
 from specialize_jax.models.interface import Batch, Cache, Model, Params
@@ -47,6 +47,7 @@ def build(config: GPT2Config, *, name: str = "gpt2") -> Model:
         unembed=_unembed,
         logits=functools.partial(_logits, config),
         start_tokens=_start_tokens,
+        prepare=functools.partial(_prepare, config),
         init_cache=functools.partial(_init_cache, config),
         decode_step=functools.partial(_decode_step, config),
         row_flops=functools.partial(flops.gpt2_row, config),
@@ -98,10 +99,10 @@ def _start_tokens(inputs: jax.Array) -> jax.Array:
 def _init_cache(
     config: GPT2Config, params: Params, inputs: jax.Array, max_decode_length: int
 ) -> Cache:
-    """Runs the prompt once; the first step reads its last token again and writes it anew.
+    """Runs the prompt once and keeps all but its last token, which the first step reads again.
 
-    So the last token's keys are there for a prefix that sees both ways, and a prompt of one token
-    is no special case.
+    So a prefix that sees both ways sees all of itself, and a prompt of one token is no special
+    case.
     """
     inputs = jnp.asarray(inputs)
     length = inputs.shape[1] - 1 + max_decode_length
@@ -111,37 +112,41 @@ def _init_cache(
             f"{inputs.shape[1]} tokens, padding included, and max_decode_length="
             f"{max_decode_length}."
         )
-    batch = {"decoder_input_tokens": inputs}
-    segments, _ = layout(config, batch)
-    _, (keys, values) = _without_dropout(config, keeps=True).bind({"params": params})(
-        batch | {"decoder_causal_attention": segments}
-    )
-    room = ((0, 0), (0, 0), (0, 0), (0, max_decode_length - 1), (0, 0))
-    keys, values = jnp.pad(keys, room), jnp.pad(values, room)
-    return {
-        "index": jnp.asarray(inputs.shape[1] - 1, jnp.int32),
-        "padding": jnp.sum(segments == 0, axis=1, dtype=jnp.int32),
-        "layers": [
-            {"key": keys[layer], "value": values[layer]} for layer in range(config.num_layers)
-        ],
-    }
+
+    def read(inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        batch = {"decoder_input_tokens": inputs}
+        segments, _ = layout(config, batch)
+        _, kept = _without_dropout(config, keeps=True).bind({"params": params})(
+            batch | {"decoder_causal_attention": segments}
+        )
+        return jax.tree.map(lambda x: x[:, :, :, :-1].swapaxes(0, 1), kept)
+
+    keys, values = boundary.in_groups(read, inputs)
+    segments, _ = layout(config, {"decoder_input_tokens": inputs})
+    seen = segments[:, :-1] > 0
+    layers = [(keys[:, layer], values[:, layer]) for layer in range(config.num_layers)]
+    cache = caches.new(seen, layers, max_decode_length)
+    return cache | {"prompt": jnp.sum(seen, axis=1, dtype=jnp.int32)}
+
+
+def _prepare(config: GPT2Config, params: Params) -> Params:
+    return boundary.prepare(params, _unembed(params), config.dtype)
 
 
 def _decode_step(
     config: GPT2Config, params: Params, cache: Cache, tokens: jax.Array
 ) -> tuple[jax.Array, Cache]:
+    params = params if boundary.PREPARED in params else _prepare(config, params)
     config = dataclasses.replace(config, dropout_rate=0.0)
     module = GPT2(config).bind({"params": params})
-    index, padding = cache["index"], cache["padding"]
-    slots = jnp.arange(cache["layers"][0]["key"].shape[2])
-    seen = (slots <= index)[None] & (slots[None] >= padding[:, None])
-    bias = attention.mask_bias(seen)[:, None]
-    x = module.embed(tokens, index - padding)
+    step = caches.begin(cache, tokens)
+    bias, seen = (attention.mask_bias(m)[:, None] for m in (step.written >= 0, cache["seen"]))
+    x = module.embed(step.tokens, cache["prompt"] + step.places)
     updated = []
-    for number, layer_cache in enumerate(cache["layers"]):
-        own = boundary.layer(params["decoder"]["layers"], number)
+    for own, layer_cache in zip(params[boundary.PREPARED], cache["layers"], strict=True):
         layer = DecoderLayer(config).bind({"params": own})
-        x, layer_cache = layer.step(x, layer_cache, index, bias)
+        x, layer_cache = layer.step(x, layer_cache, step.column, bias, seen)
         updated.append(layer_cache)
-    logits = boundary.project(module.decoder.decoder_norm(x), _unembed(params), config.dtype)
-    return logits, {**cache, "index": index + 1, "layers": updated}
+    x = module.decoder.decoder_norm(x)
+    logits = boundary.project(x, params[boundary.UNEMBED], config.dtype)
+    return logits, caches.end(cache, step, tokens, updated)

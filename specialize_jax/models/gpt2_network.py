@@ -86,14 +86,24 @@ class DecoderLayer(nn.Module):
         return activations.constrain(x, "batch", "length", "activation_embed"), kept
 
     def step(
-        self, x: jax.Array, cache: Cache, index: jax.Array, bias: jax.Array
+        self, x: jax.Array, cache: Cache, column: jax.Array, bias: jax.Array, seen: jax.Array
     ) -> tuple[jax.Array, Cache]:
-        """The layer at one position, x [B, D], with this layer's part of the cache."""
+        """The layer at one position, x [B, D], with this layer's part of the cache.
+
+        Args:
+          x: [B, D].
+          cache: this layer's part.
+          column: [] int32, where keys and values go.
+          bias: [B, 1, L] float32, a mask's bias, of what was read behind the prompt.
+          seen: [B, 1, Tin] float32, of the prompt.
+        """
         y = self.pre_attention_layer_norm(x)
-        y, key, value = self.attention.extend(y, cache["key"], cache["value"], index, bias)
+        own = attention.Seen(cache["own_key"], cache["own_value"], bias)
+        prompt = attention.Seen(cache["input_key"], cache["input_value"], seen)
+        y, key, value = self.attention.extend(y, own, column, prompt)
         x = x + y
         x = x + self.mlp(self.pre_mlp_layer_norm(x))
-        return x, {"key": key, "value": value}
+        return x, {**cache, "own_key": key, "own_value": value}
 
 
 class Decoder(nn.Module):

@@ -1,4 +1,4 @@
-"""What the rest of the library knows of a student: ten functions over plain pytrees.
+"""What the rest of the library knows of a student: eleven functions over plain pytrees.
 
 Letters: `B` rows, `Tin` input tokens, `S` decoder tokens, `D` model width, `V` vocabulary.
 """
@@ -11,11 +11,10 @@ import jax
 import numpy as np
 
 from specialize_jax.models import flops
+from specialize_jax.models.caches import Cache
 
 Params: TypeAlias = dict[str, Any]
 """Nested dict of float32 arrays, without boxes."""
-Cache: TypeAlias = dict[str, Any]
-"""State of cached decoding; opaque, but every array but the scalar `index` has a leading `B`."""
 Batch: TypeAlias = Mapping[str, Any]
 """Arrays by seqio's names, as `schemas.batches` lists them."""
 
@@ -53,9 +52,12 @@ class Model:
         reads: the family's start token, or a prompt's last token.
       init_cache: `init_cache(params, inputs [B, Tin], max_decode_length) -> cache`; encodes the
         inputs, or all of a prompt that comes before its last token, once.
+      prepare: `prepare(params)`: parameters as `decode_step` reads them. It takes both; who calls
+        it from more than one program, and each time with the same parameters, prepares them once.
       decode_step: `decode_step(params, cache, tokens [B]) -> (logits [B, V] float32, cache)`. The
         returned cache has the given one's shapes and dtypes, so it can be carried by a loop and
-        donated.
+        donated. Rows may be at different places (`index` [B]); where a token is below 0 the row
+        waits, and its logits mean nothing. See `caches`.
       row_flops: `row_flops(inputs, targets) -> int`, FLOPs of the matrix products of one row
         forward, from its lengths; see `flops`.
       decoding_flops: `decoding_flops(inputs, most) -> flops.Decoding`, the same of cached decoding.
@@ -72,6 +74,7 @@ class Model:
     unembed: Callable[[Params], jax.Array]
     logits: Callable[[Params, Batch], jax.Array]
     start_tokens: Callable[[jax.Array], jax.Array]
+    prepare: Callable[[Params], Params]
     init_cache: Callable[[Params, jax.Array, int], Cache]
     decode_step: Callable[[Params, Cache, jax.Array], tuple[jax.Array, Cache]]
     row_flops: Callable[[int, int], int]

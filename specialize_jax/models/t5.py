@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from specialize_jax.models import attention, boundary, flops
+from specialize_jax.models import attention, boundary, caches, flops
 from specialize_jax.models.interface import Batch, Cache, Model, Params
 from specialize_jax.models.t5_config import ACTIVATIONS, SIZES, T5Config
 from specialize_jax.models.t5_network import T5, DecoderLayer, relative_bias
@@ -46,6 +46,7 @@ def build(config: T5Config, *, name: str = "t5") -> Model:
         unembed=functools.partial(_unembed, config),
         logits=functools.partial(_logits, config),
         start_tokens=_start_tokens,
+        prepare=functools.partial(_prepare, config),
         init_cache=functools.partial(_init_cache, config),
         decode_step=functools.partial(_decode_step, config),
         row_flops=functools.partial(flops.t5_row, config),
@@ -92,8 +93,7 @@ def _project(config: T5Config, params: Params, hidden: jax.Array) -> jax.Array:
     return boundary.project(hidden, _unembed(config, params), config.dtype)
 
 
-def _decoder_layer(config: T5Config, params: Params, index: int) -> DecoderLayer:
-    own = boundary.layer(params["decoder"]["layers"], index)
+def _decoder_layer(config: T5Config, own: Params) -> DecoderLayer:
     return DecoderLayer(dataclasses.replace(config, dropout_rate=0.0)).bind({"params": own})
 
 
@@ -101,47 +101,41 @@ def _start_tokens(inputs: jax.Array) -> jax.Array:
     return jnp.full(inputs.shape[:1], START_TOKEN, jnp.int32)
 
 
+def _prepare(config: T5Config, params: Params) -> Params:
+    return boundary.prepare(params, _unembed(config, params), config.dtype)
+
+
 def _init_cache(
     config: T5Config, params: Params, encoder_input_tokens: jax.Array, max_decode_length: int
 ) -> Cache:
-    segments = (encoder_input_tokens > 0).astype(jnp.int32)
-    encoded = (
-        _without_dropout(config).bind({"params": params}).encode(encoder_input_tokens, segments)
-    )
-    shape = (encoded.shape[0], config.num_heads, max_decode_length, config.d_kv)
-    cache: Cache = {
-        "index": jnp.zeros((), jnp.int32),
-        "cross_mask": attention.mask_bias(segments > 0)[:, None],
-        "layers": [],
-    }
-    for index in range(config.num_decoder_layers):
-        key, value = _decoder_layer(config, params, index).cross_keys_values(encoded)
-        empty = {name: jnp.zeros(shape, config.dtype) for name in ("self_key", "self_value")}
-        cache["layers"].append({"cross_key": key, "cross_value": value, **empty})
-    return cache
+    tokens = jnp.asarray(encoder_input_tokens)
+    network = _without_dropout(config).bind({"params": params})
+
+    def encode(tokens: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        encoded = network.encode(tokens, (tokens > 0).astype(jnp.int32))
+        return [
+            _decoder_layer(config, own).cross_keys_values(encoded)
+            for own in boundary.unstack(params["decoder"]["layers"])
+        ]
+
+    return caches.new(tokens > 0, boundary.in_groups(encode, tokens), max_decode_length)
 
 
 def _decode_step(
     config: T5Config, params: Params, cache: Cache, tokens: jax.Array
 ) -> tuple[jax.Array, Cache]:
+    params = params if boundary.PREPARED in params else _prepare(config, params)
     module = _without_dropout(config).bind({"params": params})
-    index = cache["index"]
-    bias = _step_bias(config, params, index, cache["layers"][0]["self_key"].shape[2])
-    x = module.token_embedder(tokens)
+    step = caches.begin(cache, tokens)
+    table = {"params": params["decoder"]["relpos_bias"]}
+    bias = relative_bias(config, bidirectional=False).bind(table).of_step(step.places, step.written)
+    seen = attention.mask_bias(cache["seen"])[:, None]
+    x = module.token_embedder(step.tokens)
     updated = []
-    for number, layer_cache in enumerate(cache["layers"]):
-        layer = _decoder_layer(config, params, number)
-        x, layer_cache = layer.step(x, layer_cache, index, bias, cache["cross_mask"])
+    for own, layer_cache in zip(params[boundary.PREPARED], cache["layers"], strict=True):
+        layer = _decoder_layer(config, own)
+        x, layer_cache = layer.step(x, layer_cache, step.column, bias, seen)
         updated.append(layer_cache)
     x = module.rescale(module.decoder.decoder_norm(x))
-    return _project(config, params, x), {**cache, "index": index + 1, "layers": updated}
-
-
-def _step_bias(config: T5Config, params: Params, index: jax.Array, length: int) -> jax.Array:
-    """Row `index` of the decoder's relative bias, with later positions masked: [1, H, length]."""
-    table = {"params": params["decoder"]["relpos_bias"]}
-    bias = relative_bias(config, bidirectional=False).bind(table)
-    row = jax.lax.dynamic_slice_in_dim(
-        bias.diagonals(length, length), length - 1 - index, length, axis=1
-    )
-    return (row + attention.mask_bias(jnp.arange(length) <= index)[None])[None]
+    logits = boundary.project(x, params[boundary.UNEMBED], config.dtype)
+    return logits, caches.end(cache, step, tokens, updated)

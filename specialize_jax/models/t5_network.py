@@ -110,20 +110,26 @@ class DecoderLayer(nn.Module):
         return self.encoder_decoder_attention.keys_values(encoded)
 
     def step(
-        self, x: jax.Array, cache: Cache, index: jax.Array, bias: jax.Array, cross_mask: jax.Array
+        self, x: jax.Array, cache: Cache, column: jax.Array, bias: jax.Array, seen: jax.Array
     ) -> tuple[jax.Array, Cache]:
-        """The layer at one position, x [B, D], with this layer's part of the cache."""
+        """The layer at one position, x [B, D], with this layer's part of the cache.
+
+        Args:
+          x: [B, D].
+          cache: this layer's part.
+          column: [] int32, where keys and values go.
+          bias: [B, H, L] float32, of what the decoder has read.
+          seen: [B, 1, Tin] float32, a mask's bias, of the inputs.
+        """
+        own = attention.Seen(cache["own_key"], cache["own_value"], bias)
         y = self.pre_self_attention_layer_norm(x)
-        y, key, value = self.self_attention.extend(
-            y, cache["self_key"], cache["self_value"], index, bias
-        )
+        y, key, value = self.self_attention.extend(y, own, column)
         x = x + y
         y = self.pre_cross_attention_layer_norm(x)
-        x = x + self.encoder_decoder_attention.step(
-            y, cache["cross_key"], cache["cross_value"], cross_mask
-        )
+        inputs = attention.Seen(cache["input_key"], cache["input_value"], seen)
+        x = x + self.encoder_decoder_attention.step(y, inputs)
         x = x + self.mlp(self.pre_mlp_layer_norm(x))
-        return x, {**cache, "self_key": key, "self_value": value}
+        return x, {**cache, "own_key": key, "own_value": value}
 
 
 def relative_bias(config: T5Config, bidirectional: bool) -> attention.RelativeBias:

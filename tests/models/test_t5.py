@@ -41,7 +41,7 @@ def test_cached_decoding_equals_the_full_forward_pass(variant):
     expected = model.logits(params, batch)
     cache = model.init_cache(params, batch["encoder_input_tokens"], 6)
     for position in range(6):
-        given = cache["layers"][0]["self_key"]
+        given = cache["layers"][0]["own_key"]
         tokens = batch["decoder_input_tokens"][:, position]
         logits, cache = model.decode_step(params, cache, tokens)
         np.testing.assert_allclose(logits, expected[:, position], atol=1e-5, rtol=0)
