@@ -27,7 +27,7 @@ the same there. Every token does here: answer-only examples, of some five tokens
 import seqio
 import tensorflow as tf
 
-from specialize_jax.data import preprocessors, sources
+from specialize_jax.data import preprocessors, sources, vocabulary
 from specialize_jax.schemas import Format
 from specialize_jax.tasks import distill_settings
 
@@ -74,22 +74,12 @@ RATES = {
 }
 
 
-class StudentVocabulary(seqio.SentencePieceVocabulary):
-    """The student tokenizer that lies in the aligned folder, opened when first used."""
-
-    def __init__(self) -> None:
-        super().__init__("", extra_ids=0)
-
-    def _model_context(self):  # type: ignore[no-untyped-def]
-        self._sentencepiece_model_file = distill_settings.corpus().tokenizer_file
-        return super()._model_context()
-
-    def __eq__(self, other: object) -> bool:
-        # All tasks here share the one tokenizer of the corpus.
-        return isinstance(other, StudentVocabulary)
+def _tokenizer_file() -> str:
+    """Returns the student tokenizer that lies in the aligned folder."""
+    return distill_settings.corpus().tokenizer_file
 
 
-VOCABULARY = StudentVocabulary()
+VOCABULARY = vocabulary.LazyVocabulary(_tokenizer_file)
 _PLAIN = seqio.PassThroughVocabulary(size=0)
 OUTPUT_FEATURES = {
     "inputs": seqio.Feature(VOCABULARY),

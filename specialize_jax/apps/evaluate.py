@@ -32,11 +32,13 @@ checkpoints of a run that is training, one after the other as they come."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     data_dir.add_argument(parser)
+    data_dir.add_tfds_argument(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Evaluates as the gin files say; what was asked for and could not be scored is a failure."""
     processes.check_alone("evaluate")
+    data_dir.use_tfds(args.tfds_data_dir)
     given = {"data": args.data_dir} if args.data_dir else {}
     return 0 if gin_setup.configured(args, run, **given)() else 1
 

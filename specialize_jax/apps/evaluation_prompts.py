@@ -4,29 +4,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from etils import epath
-
-from specialize_jax import answers
 from specialize_jax.data import formats as formats_lib
+from specialize_jax.evaluation import prompts as prompts_lib
 from specialize_jax.evaluation import readers, splits
 from specialize_jax.evaluation.readers import Question
 from specialize_jax.schemas import results
 
 _NAMED = 3
-
-Render = Callable[[Question], str]
-
-
-class Prompt(NamedTuple):
-    """How the questions of a set are put.
-
-    Attributes:
-      render: question -> prompt.
-      shots: worked exemplars in each.
-    """
-
-    render: Render
-    shots: int
 
 
 class Asked(NamedTuple):
@@ -60,10 +44,7 @@ class Asked(NamedTuple):
     @property
     def modes(self) -> tuple[str, ...]:
         """The extraction modes to report."""
-        own = readers.SETS[self.set_name]
-        is_chain = formats_lib.parse(self.label).is_chain_of_thought
-        harness = own.harness if is_chain else own.harness_direct or own.harness
-        return answers.modes_of(*{question.kind for question in self.questions}, harness=harness)
+        return readers.modes(self.set_name, formats_lib.parse(self.label), self.questions)
 
     @property
     def config(self) -> dict[str, str | None]:
@@ -79,40 +60,23 @@ class Asked(NamedTuple):
 
 def build_prompt(
     label: str, name: str, exemplars: str | None, data: str | None, mode: str
-) -> Prompt:
-    """Returns how the questions of a set are put in a format.
-
-    Args:
-      label: of the format.
-      name: of the set.
-      exemplars: a file of worked exemplars for in-context formats; None for those of the set. Sets
-        with prompts of their own form do not ask for it.
-      data: folder of public data sets.
-      mode: of `readers.PROMPT_MODES`, for sets with prompts of their own form.
+) -> prompts_lib.Prompt:
+    """Returns how the questions of a set are put in a format; see `evaluation.prompts.build`.
 
     Raises:
       ValueError: an unknown format or mode, or an in-context format without exemplars.
     """
-    fmt, own = formats_lib.parse(label), readers.SETS[name]
-    if mode not in readers.PROMPT_MODES:
-        raise ValueError(
-            f"EVAL_PROMPT_MODE: unknown '{mode}'; choices: {', '.join(readers.PROMPT_MODES)}"
-        )
-    if not fmt.is_in_context:
-        return Prompt(lambda question: formats_lib.render_inputs(fmt, question.question), 0)
-    if (render := own.render) is not None:
-        where = readers.folder(data)
-        return Prompt(lambda question: render(label, question, where, mode), own.shots)
-    given = None if exemplars is None else (epath.Path(exemplars).read_text(), exemplars)
-    read = formats_lib.read_exemplars(*given or readers.exemplars(name, data))
-    return Prompt(lambda q: formats_lib.render_inputs(fmt, q.question, read), len(read))
+    forms = prompts_lib.Forms(formats_lib.render_inputs, formats_lib.read_exemplars)
+    return prompts_lib.build(
+        formats_lib.parse(label), name, forms, exemplars=exemplars, data_dir=data, mode=mode
+    )
 
 
 def ask(
     name: str,
     label: str,
     questions: Sequence[Question],
-    prompt: Prompt,
+    prompt: prompts_lib.Prompt,
     *,
     original: int,
     length: Callable[[str], int],

@@ -103,7 +103,8 @@ def check_training(
         for name in sets.names:
             try:
                 gin_setup.import_module("EVAL_SETS_MODULE", sets.module)
-                readable[name] = readers.read(name, sets.data)
+                parts = readers.expand([name])
+                readable |= {part: readers.read(part, sets.data) for part in parts}
             except (ValueError, OSError) as error:
                 unread.setdefault(str(error).replace(f"'{name}'", "them"), []).append(name)
         for reason, names in unread.items():

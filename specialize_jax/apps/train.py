@@ -51,11 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print steps, tokens, passes, memory and hours, from a few steps; write nothing",
     )
     data_dir.add_argument(parser)
+    data_dir.add_tfds_argument(parser)
     processes.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Trains as the gin files say; a run that SIGTERM stopped early does not count as done."""
+    data_dir.use_tfds(args.tfds_data_dir)
     # Packing imports TensorFlow: in a process of its own, with the same gin files.
     pack_again = functools.partial(_pack, gin_setup.flags(args))
     with processes.joined(args):

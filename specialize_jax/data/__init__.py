@@ -10,6 +10,9 @@
 | `windowed`           | which examples share a row                                  | no         |
 | `packing`            | several examples in one row                                 | no         |
 | `packed`             | packed rows on disk, read by index                          | no         |
+| `tfds_rows`          | public sets from TensorFlow Datasets, when they are read    | no         |
+| `question_tasks`     | questions as seqio tasks with a metric                      | yes        |
+| `vocabulary`         | a vocabulary whose file is known later than the tasks       | yes        |
 | `sources`            | aligned folders as a seqio data source                      | yes        |
 | `preprocessors`      | aligned rows to model features                              | yes        |
 | `feature_converters` | the same features unpacked, in seqio's own way              | yes        |

@@ -4,6 +4,7 @@
 |-----------|----------------------------------------------------------------------------------|
 | `readers` | test sets by name -> `Question` rows; what belongs to a set                      |
 | `bbh`     | prompts of BIG-Bench Hard: as they should be, and as 2301.12726's code has them  |
+| `prompts` | how the questions of a set are put in a format                                   |
 | `splits`  | validation and test rows of the sets that models are chosen by                   |
 | `scoring` | right or wrong under each extraction mode of `answers`; mean, error and interval |
 | `journal` | the file that keeps answers as they come                                         |

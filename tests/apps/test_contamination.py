@@ -62,7 +62,7 @@ def test_training_and_evaluation_refuse_it_and_say_what_it_is(data, tmp_path, ca
 
 def test_what_cannot_be_checked_is_said_and_no_error(data, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("SPECIALIZE_JAX_DATA", raising=False)
-    sets = evaluation_sets.Sets(("gsm8k", "mmlu"), None, None)
+    sets = evaluation_sets.Sets(("gsm8k", "mmlu", "coin_flip"), None, None)
     hashes, held_out = (
         questions.read_training(PACKED, INFO),
         questions.read_validation(PACKED, INFO),
@@ -71,7 +71,8 @@ def test_what_cannot_be_checked_is_said_and_no_error(data, tmp_path, capsys, mon
     printed = capsys.readouterr().out
     assert "not checked whether they were trained on: gsm8k (no data folder given" in printed
     assert "not checked whether they were trained on: mmlu (unknown data set" in printed
-    assert "no evaluation question is in the training mixture (validation 2)" in printed
+    assert "no evaluation question is in the training mixture (coin_flip_2 500, " in printed
+    assert "coin_flip_4 500, validation 2)" in printed  # a group is all of its sets
     evaluation_sets.check_training(None, held_out, sets, PACKED, allowed=False)
     printed = capsys.readouterr().out
     assert f"'{PACKED}' has no 'training_questions.json'" in printed and printed.count("\n") == 1

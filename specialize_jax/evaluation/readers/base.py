@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from specialize_jax import answers
+from specialize_jax.schemas import Format
 
 DATA_DIR_VARIABLE = "SPECIALIZE_JAX_DATA"
 MATH_PROMPT = "cot_prompts/prompt_simple_4_cases.txt"
@@ -175,6 +176,14 @@ def exemplars(name: str, data_dir: epath.PathLike | None = None) -> tuple[str, s
             "prompt file (EVAL_EXEMPLARS)"
         )
     return path.read_text(encoding="utf-8"), str(path)
+
+
+def modes(name: str, fmt: Format, questions: Sequence[Question]) -> tuple[str, ...]:
+    """Returns the extraction modes to report for questions of a set, asked in a format."""
+    own = _find(name)
+    direct = own.harness_direct or own.harness
+    harness = own.harness if fmt.is_chain_of_thought else direct
+    return answers.modes_of(*{question.kind for question in questions}, harness=harness)
 
 
 def sample(questions: Sequence[Question], n: int, seed: int) -> list[Question]:

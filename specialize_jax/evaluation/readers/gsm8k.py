@@ -92,7 +92,10 @@ def _rows(data_dir: epath.PathLike, split: str) -> Iterator[tuple[int, dict[str,
             for number, row in enumerate(ELSEWHERE["gsm8k"](split))
         )
         return _solved(where, rows)
-    path = files.find(data_dir, "gsm8k", f"{split}.jsonl")
+    try:
+        path = files.find(data_dir, "gsm8k", f"{split}.jsonl")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}, or take it from TFDS by --tfds_data_dir") from error
     return _solved(path, files.json_lines(path, _FIELDS))
 
 
