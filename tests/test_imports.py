@@ -35,7 +35,7 @@ _MAY_IMPORT = {
     "evaluation": _GROUND,
     "socratic": _GROUND | {"decoding"},
     "convert": _GROUND | {"models"},
-    "report": _GROUND,
+    "report": _GROUND | {"decoding"},
     "t5x_adapter": _GROUND | {"losses", "data"},
     # the wiring; tasks are named by gin files, never imported by the library
     "apps": _GROUND

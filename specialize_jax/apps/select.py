@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--formats", nargs="+", metavar="FORMAT", help="asked in; all there are by default"
     )
     parser.add_argument(
+        "--calculator", metavar="KIND", help="that computed in the answers; none by default"
+    )
+    parser.add_argument(
         "--steps", nargs="+", type=int, metavar="STEP", help="to choose from; all by default"
     )
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
@@ -51,7 +54,7 @@ def _weight(text: str) -> tuple[str, float]:
 
 def main(args: argparse.Namespace) -> int:
     """Chooses as the flags say; `--weights` alone means `--by weighted`."""
-    names = ("mode", "formats", "steps", "resamples", "seed", "confidence")
+    names = ("mode", "formats", "calculator", "steps", "resamples", "seed", "confidence")
     run(
         args.model_dir,
         by=args.by or ("weighted" if args.weights else "out_of_distribution"),
@@ -68,6 +71,7 @@ def run(
     weights: Mapping[str, float] | None = None,
     mode: str = "corrected",
     formats: Sequence[str] | None = None,
+    calculator: str | None = None,
     steps: Sequence[int] | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -83,6 +87,7 @@ def run(
         weights=weights,
         mode=mode,
         formats=formats,
+        calculator=calculator,
         steps=steps,
         resamples=resamples,
         seed=seed,

@@ -14,6 +14,8 @@ from etils import epath
 from specialize_jax.evaluation import splits
 from specialize_jax.schemas import SchemaError, results
 
+NO_CALCULATOR = "none"
+
 
 class Task(NamedTuple):
     """A set asked in one format.
@@ -24,6 +26,7 @@ class Task(NamedTuple):
       role: of the set, one of `readers.ROLES`; None where the file names none.
       format: how it was put.
       split: name of the set's split in `splits`; None where it has none.
+      calculator: that computed in its answers, or `NO_CALCULATOR`.
       samples: the file of its answers.
     """
 
@@ -32,6 +35,7 @@ class Task(NamedTuple):
     role: str | None
     format: str | None
     split: str | None
+    calculator: str
     samples: epath.Path
 
 
@@ -71,6 +75,7 @@ def checkpoints(
     *,
     steps: Sequence[int] | None = None,
     formats: Sequence[str] | None = None,
+    calculator: str | None = None,
 ) -> tuple[list[Checkpoint], list[str]]:
     """Returns the evaluated checkpoints of a run, and notes on what was passed over.
 
@@ -78,25 +83,56 @@ def checkpoints(
       model_dir: a folder that `train` wrote and `evaluate` added `eval/<step>` to.
       steps: which to read; None for all that have results.
       formats: labels of `schemas.Format` to read; None for all.
+      calculator: only answers that this one computed in; None for those without, and where there
+        are none, for the only one that was used.
 
     Raises:
       SchemaError: a results file breaks its schema.
-      ValueError: nothing was evaluated, or not a step or format that was asked for.
+      ValueError: nothing was evaluated, or not with a step, format or calculator that was asked
+        for; or several calculators were used, and which one counts was not said.
     """
     folder = epath.Path(model_dir) / "eval"
     there = sorted(int(path.name) for path in _steps(folder))
     if steps is not None and (missing := sorted(set(steps) - set(there))):
         raise ValueError(f"no evaluation of steps {missing} in '{folder}'; choices: {there}")
-    found, notes = [], []
-    for step in there if steps is None else sorted(set(steps)):
-        checkpoint = _read(folder / str(step), step, formats)
-        if checkpoint.tasks:
-            found.append(checkpoint)
-        else:
-            notes.append(f"step {step} is left out: its evaluation has not finished")
-    if not found:
+    read = {step: _read(folder / str(step)) for step in (steps and sorted(set(steps))) or there}
+    notes = [
+        f"step {step} is left out: its evaluation has not finished"
+        for step, (tasks, _) in read.items()
+        if not tasks
+    ]
+    read = {step: found for step, found in read.items() if found[0]}
+    if not read:
         raise ValueError(f"no finished evaluation in '{folder}': run `specialize-jax evaluate`")
+    if calculator is None:
+        calculator = _only_calculator({t.calculator for tasks, _ in read.values() for t in tasks})
+    found = []
+    for step, (tasks, files) in read.items():
+        _check_asked(step, "calculator", {calculator}, {task.calculator for task in tasks})
+        _check_asked(step, "format", set(formats or ()), {str(task.format) for task in tasks})
+        kept = {
+            task.name: task  # of several evaluations the last
+            for task in tasks
+            if task.calculator == calculator and (formats is None or task.format in formats)
+        }
+        found.append(Checkpoint(step, kept, files))
     return found, notes
+
+
+def _only_calculator(used: set[str]) -> str:
+    if NO_CALCULATOR in used:
+        return NO_CALCULATOR
+    if len(used) > 1:
+        raise ValueError(f"answers of several calculators: name one of {', '.join(sorted(used))}")
+    return next(iter(used))
+
+
+def _check_asked(step: int, what: str, wanted: set[str], asked: set[str]) -> None:
+    if missing := sorted(wanted - asked):
+        raise ValueError(
+            f"step {step} was not asked with {what} {', '.join(missing)}; choices: "
+            f"{', '.join(sorted(asked))}"
+        )
 
 
 def _steps(folder: epath.Path) -> list[epath.Path]:
@@ -105,30 +141,29 @@ def _steps(folder: epath.Path) -> list[epath.Path]:
     return [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
 
 
-def _read(folder: epath.Path, step: int, formats: Sequence[str] | None) -> Checkpoint:
-    tasks: dict[str, Task] = {}
+def _read(folder: epath.Path) -> tuple[list[Task], tuple[epath.Path, ...]]:
+    """Returns all tasks of all evaluations of a checkpoint, by time, and the results files."""
     paths = sorted(folder.glob("results_*.json"), key=lambda path: path.name)
-    asked = set()
+    tasks = []
     for path in paths:
-        read = results.read_results(path)
         stamp = path.name.removeprefix("results_").removesuffix(".json")
-        for name, config in read["configs"].items():
-            asked.add(config.get("format"))
-            if formats is None or config.get("format") in formats:
-                tasks[name] = _task(name, config, folder / f"samples_{name}_{stamp}.jsonl")
-    if formats is not None and paths and (missing := set(formats) - asked):
-        raise ValueError(
-            f"step {step} was not asked in formats {sorted(missing)}; choices: "
-            f"{sorted(map(str, asked))}"
-        )
-    return Checkpoint(step, tasks, tuple(paths))
+        for name, config in results.read_results(path)["configs"].items():
+            tasks.append(_task(name, config, folder / f"samples_{name}_{stamp}.jsonl"))
+    return tasks, tuple(paths)
 
 
 def _task(name: str, config: Mapping[str, str | None], samples: epath.Path) -> Task:
     data_set = config.get("dataset") or name
     split = config.get("validation_rows", data_set)
-    split = split if split in splits.NAMES else None
-    return Task(name, data_set, config.get("role"), config.get("format"), split, samples)
+    return Task(
+        name=name,
+        data_set=data_set,
+        role=config.get("role"),
+        format=config.get("format"),
+        split=split if split in splits.NAMES else None,
+        calculator=config.get("calculator") or NO_CALCULATOR,
+        samples=samples,
+    )
 
 
 def grades(

@@ -4,7 +4,7 @@
 |--------------------|----------------------------------------------------------------------------|
 | `schema_version`   | `SCHEMA_VERSION`                                                           |
 | `rule`             | `by`, `weights` (set -> share of the score), `mode`, `formats`,            |
-|                    | `resamples`, `seed`, `confidence`                                          |
+|                    | `calculator`, `resamples`, `seed`, `confidence`                            |
 | `step`             | of the chosen checkpoint                                                   |
 | `checkpoint`       | its folder, from MODEL_DIR                                                 |
 | `warning`          | why the choice is not sure; null where it is                               |
@@ -45,6 +45,7 @@ def build(
     weights: Mapping[str, float] | None = None,
     mode: str = "corrected",
     formats: Sequence[str] | None = None,
+    calculator: str | None = None,
     steps: Sequence[int] | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -59,6 +60,8 @@ def build(
       mode: extraction mode that counts.
       formats: in which the sets were asked, labels of `schemas.Format`; None for all there are. A
         question asked in several counts as the share of them that is right.
+      calculator: that computed in the answers, of `decoding.calculating.KINDS`; None for none,
+        or for the only one there is.
       steps: the checkpoints to choose from; None for all that were evaluated.
       resamples: of the bootstrap.
       seed: of the bootstrap.
@@ -69,7 +72,7 @@ def build(
       SchemaError: a file is missing or malformed.
     """
     folder = epath.Path(model_dir)
-    read, notes = scored.checkpoints(folder, steps=steps, formats=formats)
+    read, notes = scored.checkpoints(folder, steps=steps, formats=formats, calculator=calculator)
     roles = {t.data_set: t.role for checkpoint in read for t in checkpoint.tasks.values()}
     share = selection.weights(by, roles, weights)
     files = [path for checkpoint in read for path in checkpoint.files]
@@ -82,7 +85,8 @@ def build(
     draws: dict[str, Any] = {"resamples": resamples, "seed": seed, "confidence": confidence}
     choice = selection.choose(values, share, **draws)
     chosen, more = _chosen(read[choice.index], share, mode, draws, notes)
-    rule = {"by": by, "weights": share, "mode": mode, "formats": _formats(read), **draws}
+    rule = {"by": by, "weights": share, "mode": mode, "formats": _formats(read)}
+    rule |= {"calculator": _calculator(read), **draws}
     return {
         "schema_version": SCHEMA_VERSION,
         "rule": rule,
@@ -114,6 +118,10 @@ def _rows(read: Sequence[scored.Checkpoint], name: str, part: str) -> frozenset[
 
 def _formats(read: Sequence[scored.Checkpoint]) -> list[str]:
     return sorted({str(task.format) for one in read for task in one.tasks.values()})
+
+
+def _calculator(read: Sequence[scored.Checkpoint]) -> str:
+    return next(task.calculator for task in read[0].tasks.values())
 
 
 def _inside(path: epath.Path, folder: epath.Path) -> str:

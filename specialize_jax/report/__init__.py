@@ -1,15 +1,19 @@
 """Turns the folders of a run into a page a person can read, from files alone.
 
-| module           | what it does                                                        |
-|------------------|---------------------------------------------------------------------|
-| `collect`        | reads folders, tells what each is, goes on past damaged files       |
-| `tables`         | all numbers of the report (`accuracy`, `means`, `samples`: parts)   |
-| `roles`          | what a task measures: data set, format, role                        |
-| `alignment_view` | lays an alignment out in blocks                                     |
-| `plots`          | charts with matplotlib, as PNG and as SVG that follows the theme    |
-| `accuracy_plots` | those of accuracies; `canvas` is what all charts share              |
-| `page`           | one self-contained HTML page with jinja2                            |
-| `model_card`     | what a student that is handed on says of itself                     |
+| module             | what it does                                                            |
+|--------------------|-------------------------------------------------------------------------|
+| `collect`          | reads folders, tells what each is (`evaluations`, `reading`: parts)     |
+| `tables`           | all numbers of the report (`accuracy`, `means`, `samples`: parts)       |
+| `roles`            | what a task measures: data set, format, role                            |
+| `choices`          | the checkpoint that was chosen, and why                                 |
+| `comparing`        | runs side by side (`sizes`, `scaling`, `gains`: what they differ in)    |
+| `errors`           | wrong answers, and where each first goes wrong                          |
+| `alignment_view`   | lays an alignment out in blocks                                         |
+| `plots`            | charts with matplotlib, as PNG and as SVG that follows the theme        |
+| `accuracy_plots`   | those of accuracies, `comparison_plots` of comparisons                  |
+| `canvas`           | what all charts share, `strokes` what their curves share                |
+| `page`             | one self-contained HTML page with jinja2                                |
+| `model_card`       | what a student that is handed on says of itself                         |
 
 matplotlib and jinja2 (the extra `report`) are imported when a report is written, not before.
 """

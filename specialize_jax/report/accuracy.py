@@ -16,6 +16,17 @@ def mode_order(mode: str) -> tuple[int, str]:
     return (_MODES.index(mode) if mode in _MODES else len(_MODES), mode)
 
 
+def shown_modes(found: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Returns the extraction modes that tables begin with, and those that there is no room for.
+
+    Args:
+      found: of `rows`.
+    """
+    modes = sorted({row["mode"] for row in found}, key=mode_order)
+    first = [mode for mode in modes if mode in _MODES] or modes
+    return first, [mode for mode in modes if mode not in first]
+
+
 def rows(evaluations: Sequence[Evaluation], problems: list[str]) -> list[dict[str, Any]]:
     """Returns a row per run, role, data set, format, extraction mode and step, in this order.
 

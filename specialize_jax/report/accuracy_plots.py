@@ -1,6 +1,5 @@
 """Charts of accuracies: the means of each role, and the data sets of a role, over the steps."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,35 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from specialize_jax.report import accuracy, canvas, palette, roles
+from specialize_jax.report import accuracy, canvas, palette, roles, strokes
 
 _MOST_SETS = len(palette.SERIES)  # on one chart: each has a colour of its own
-_MARKERS = "osD^vP"
-# Zero-shot stands out as the solid line with full markers, whatever is written after it.
-_LINES: dict[str | None, str] = {
-    "zero-shot CoT": "-",
-    "in-context CoT": "--",
-    "zero-shot answer": "-.",
-    "in-context answer": ":",
-}
 _LOWEST_TOP = 10  # percent; below it noise near 0 would fill a chart
 
 
-@dataclasses.dataclass(frozen=True)
-class _Curve:
-    """A line of a chart: accuracies in percent, with the reach of their intervals or None."""
-
-    words: str
-    format: str | None
-    colour: str
-    marker: str
-    steps: list[int]
-    values: list[float]
-    interval: list[list[float]] | None = None
-
-
 def draw(
-    run: str, rows: Sequence[dict[str, Any]], means: Sequence[dict[str, Any]]
+    run: str,
+    rows: Sequence[dict[str, Any]],
+    means: Sequence[dict[str, Any]],
+    chosen: int | None = None,
 ) -> list[canvas.Chart]:
     """Returns a run's charts of accuracy, in the extraction mode that is shown first.
 
@@ -44,18 +25,23 @@ def draw(
       run: its label.
       rows: of `accuracy.rows`, of this run.
       means: of `means.by_role`, of this run.
+      chosen: step that was chosen, which is marked; None for none.
     """
     mode = min((row["mode"] for row in rows), key=accuracy.mode_order)
     rows = [row for row in rows if row["mode"] == mode]
     if len({row["step"] for row in rows} - {None}) < 2:
         return [_points(run, mode, rows)]
-    charts = [_means_chart(run, mode, [series for series in means if series["mode"] == mode])]
+    charts = [
+        _means_chart(run, mode, [series for series in means if series["mode"] == mode], chosen)
+    ]
     for role in sorted({row["role"] for row in rows}, key=roles.role_order):
-        charts += _role_charts(run, mode, role, rows)
+        charts += _role_charts(run, mode, role, rows, chosen)
     return [chart for chart in charts if chart is not None]
 
 
-def _means_chart(run: str, mode: str, means: Sequence[dict[str, Any]]) -> canvas.Chart | None:
+def _means_chart(
+    run: str, mode: str, means: Sequence[dict[str, Any]], chosen: int | None
+) -> canvas.Chart | None:
     """Draws the mean of each role; None unless two roles have a mean at two steps."""
     curves, there = [], []
     for series in means:
@@ -64,11 +50,11 @@ def _means_chart(run: str, mode: str, means: Sequence[dict[str, Any]]) -> canvas
             continue
         there.append(series["role"])
         curves.append(
-            _Curve(
+            strokes.Curve(
                 _capital(f"{roles.words(series['role'])}, {roles.counted(series['sets'])}"),
                 _format(series),
                 canvas.hue(palette.ROLES[series["role"]]),
-                _MARKERS[roles.role_order(series["role"])],
+                strokes.MARKERS[roles.role_order(series["role"])],
                 [p["step"] for p in points],
                 [100 * p["accuracy"] for p in points],
             )
@@ -77,8 +63,8 @@ def _means_chart(run: str, mode: str, means: Sequence[dict[str, Any]]) -> canvas
         return None
     title = f"{_listed(list(dict.fromkeys(there)))} accuracy"
     figure, axes = canvas.axes(title, f"mean accuracy (%), {mode}")
-    _lines(figure, axes, curves)
-    alt = f"{title}, mean over data sets in percent, over steps; {_ends(curves)}"
+    _over_steps(figure, axes, curves, chosen)
+    alt = f"{title}, mean over data sets in percent, over steps; {_ends(curves)}{_marked(chosen)}"
     return canvas.chart(figure, "accuracy", run, title, alt)
 
 
@@ -95,7 +81,11 @@ def _capital(words: str) -> str:
 
 
 def _role_charts(
-    run: str, mode: str, role: str | None, rows: Sequence[dict[str, Any]]
+    run: str,
+    mode: str,
+    role: str | None,
+    rows: Sequence[dict[str, Any]],
+    chosen: int | None,
 ) -> list[canvas.Chart]:
     """Draws the data sets of a role, over as many charts as there are colours for."""
     known = list(dict.fromkeys(row["data_set"] for row in rows))
@@ -118,23 +108,25 @@ def _role_charts(
         if not curves:  # of sets that were evaluated without a step
             continue
         figure, axes = canvas.axes(title, "accuracy (%)")
-        _lines(figure, axes, curves)
-        alt = f"{title}, in percent with 95% intervals, over steps; {_ends(curves)}"
+        _over_steps(figure, axes, curves, chosen)
+        alt = (
+            f"{title}, in percent with 95% intervals, over steps; {_ends(curves)}{_marked(chosen)}"
+        )
         charts.append(canvas.chart(figure, "accuracy", run, title, alt))
     return charts
 
 
-def _set_curves(words: str, index: int, rows: Sequence[dict[str, Any]]) -> list[_Curve]:
+def _set_curves(words: str, index: int, rows: Sequence[dict[str, Any]]) -> list[strokes.Curve]:
     """Returns a data set's curves, one for each format it was asked in."""
     curves = []
     for name in dict.fromkeys(row["format"] for row in rows):
         mine = [row for row in rows if row["format"] == name and row["step"] is not None]
         curves.append(
-            _Curve(
+            strokes.Curve(
                 words,
                 name,
                 canvas.colour(index),
-                _MARKERS[index % len(_MARKERS)],
+                strokes.MARKERS[index % len(strokes.MARKERS)],
                 [row["step"] for row in mine],
                 [100 * row["accuracy"] for row in mine],
                 _interval(mine),
@@ -148,62 +140,29 @@ def _format(series: dict[str, Any]) -> str | None:
     return ", ".join(word for word in (series["format"], series["split"]) if word) or None
 
 
-def _lines(figure: Figure, axes: Axes, curves: Sequence[_Curve]) -> None:
-    """Draws curves over steps with their legend: colours for what, line styles for formats."""
-    styles = _styles(curves)
-    for curve in curves:
-        axes.errorbar(
-            curve.steps,
-            curve.values,
-            yerr=curve.interval,
-            color=curve.colour,
-            linestyle=styles[curve.format],
-            marker=curve.marker,
-            markersize=4,
-            markerfacecolor=_face(curve.format, curve.colour),
-            capsize=2,
-            elinewidth=0.8,
-        )
+def _over_steps(
+    figure: Figure, axes: Axes, curves: Sequence[strokes.Curve], chosen: int | None
+) -> None:
+    """Draws curves over steps with their legend, and a line at the chosen step."""
+    strokes.draw(figure, axes, curves)
     canvas.label_steps(axes, {step for curve in curves for step in curve.steps})
     top = max(axes.get_ylim()[1], _LOWEST_TOP)
     axes.set_ylim(-0.02 * top, top)  # a marker at 0 is seen whole
-    _legend(figure, curves, styles)
-
-
-def _styles(curves: Sequence[_Curve]) -> dict[str | None, Any]:
-    """Returns format -> line style; formats that are not ours take what is left, in turn."""
-    formats = list(dict.fromkeys(curve.format for curve in curves))
-    free = [line for name, line in _LINES.items() if name not in formats]
-    unknown = [name for name in formats if name not in _LINES]
-    return {name: _LINES[name] for name in formats if name in _LINES} | {
-        name: (free or ["-"])[k % max(1, len(free))] for k, name in enumerate(unknown)
-    }
-
-
-def _face(name: str | None, colour: str) -> str:
-    """Returns the inside of a marker: empty for in-context formats."""
-    return canvas.PAPER if name is not None and name.startswith("in-context") else colour
-
-
-def _legend(figure: Figure, curves: Sequence[_Curve], styles: dict[str | None, Any]) -> None:
-    hues = {curve.words: curve for curve in curves}
-    handles = [Line2D([], [], color=c.colour, marker=c.marker, markersize=4) for c in hues.values()]
-    labels = list(hues)
-    for name in (name for name in styles if name is not None):
-        face = _face(name, canvas.MUTED)
-        handles.append(
-            Line2D(
-                [], [], color=canvas.MUTED, linestyle=styles[name], marker="o", markersize=4,
-                markerfacecolor=face,
-            )
+    if chosen is not None:
+        axes.axvline(chosen, color=canvas.MUTED, linestyle=(0, (1, 2)), linewidth=1.4, zorder=0)
+        axes.annotate(
+            "chosen", (chosen, 1), (-3, -2), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="right", va="top", color=canvas.MUTED, fontsize=8,
         )  # fmt: skip
-        labels.append(name)
-    canvas.legend(figure, handles, labels, columns=3)
 
 
-def _ends(curves: Sequence[_Curve]) -> str:
+def _ends(curves: Sequence[strokes.Curve]) -> str:
     """Returns in words where each curve ends."""
     return "; ".join(f"{_named(c.words, c.format)} {c.values[-1]:.1f}%" for c in curves)
+
+
+def _marked(chosen: int | None) -> str:
+    return "" if chosen is None else f"; step {chosen:,} was chosen"
 
 
 def _named(words: str, name: str | None) -> str:
@@ -225,9 +184,9 @@ def _points(run: str, mode: str, rows: Sequence[dict[str, Any]]) -> canvas.Chart
             [sets.index(row["data_set"]) + shift],
             xerr=_interval([row]),
             color=colour,
-            fmt=_MARKERS[roles.role_order(row["role"])],
+            fmt=strokes.MARKERS[roles.role_order(row["role"])],
             markersize=5,
-            markerfacecolor=_face(row["format"], colour),
+            markerfacecolor=strokes.face(row["format"], colour),
             capsize=3,
         )
     axes.set_yticks(range(len(sets)), [short[name] for name in sets])
@@ -256,11 +215,11 @@ def _point_entries(
     there = list(dict.fromkeys(row["role"] for row in rows))
     hues = [canvas.hue(palette.ROLES[role]) for role in there]
     handles = [
-        handle(_MARKERS[roles.role_order(role)], hue, hue)
+        handle(strokes.MARKERS[roles.role_order(role)], hue, hue)
         for role, hue in zip(there, hues, strict=True)
     ]
     asked = [name for name in formats if name is not None]
-    handles += [handle("o", canvas.MUTED, _face(name, canvas.MUTED)) for name in asked]
+    handles += [handle("o", canvas.MUTED, strokes.face(name, canvas.MUTED)) for name in asked]
     return handles, [_capital(roles.words(role)) for role in there] + asked
 
 

@@ -6,7 +6,8 @@
 import dataclasses
 import io
 import re
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -45,6 +46,7 @@ STYLE: Any = {
 _WIDTH, HEIGHT = 4.7, 2.9  # inches; narrower than a phone in points, so labels stay legible
 _LEGEND_ROWS, _LEGEND_ROW = 2, 0.19  # rows that HEIGHT has room for; inches of each further one
 _FEW_TICKS = 6
+_TITLE = 54  # letters of a line that the figure has room for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +86,12 @@ def axes(title: str, ylabel: str, height: float = HEIGHT) -> tuple[Figure, Axes]
     """Returns a figure of the page's width with empty axes; `height` in inches."""
     figure = Figure(figsize=(_WIDTH, height), layout="constrained", facecolor=PAPER)
     empty = figure.add_subplot(facecolor="none")
-    empty.set_title(title)
+    empty.set_title(textwrap.fill(title, _TITLE))
     empty.set_ylabel(ylabel)
     return figure, empty
 
 
-def label_steps(axes: Axes, steps: set[int]) -> None:
+def label_steps(axes: Axes, steps: Collection[float]) -> None:
     """Labels the axis of steps: those that were recorded where they are few."""
     axes.set_xlabel("step")
     if len(steps) <= _FEW_TICKS:

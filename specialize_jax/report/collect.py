@@ -122,13 +122,9 @@ def _read_folder(folder: epath.Path, label: str, runs: Runs, seen: set[str]) -> 
         found.append("training metrics")
         if _first_time(folder / _METRICS, seen):
             runs.training.append(_read_training(folder, label, runs))
-    evaluated = list(evaluations.folders_in(folder))
-    for path, step in evaluated:
-        if _first_time(path, seen):
-            runs.evaluations.append(evaluations.read(path, _run_name(folder, label), step, runs))
-    if evaluated:
-        found.append(f"{len(evaluated)} evaluation{'s' * (len(evaluated) > 1)}")
     _read_run(folder, _run_name(folder, label), runs, seen)
+    if count := _read_evaluations(folder, _run_name(folder, label), runs, seen):
+        found.append(f"{count} evaluation{'s' * (count > 1)}")
     if not found:
         looked = [*sorted(_INFO_NAMES), _METRICS, "results_*.json", "samples_*.jsonl"]
         inside = sorted(path.name for path in folder.iterdir())[:8]
@@ -137,6 +133,25 @@ def _read_folder(folder: epath.Path, label: str, runs: Runs, seen: set[str]) -> 
             f"under eval/<step>/; found {', '.join(inside) or 'an empty folder'}"
         )
     return found
+
+
+def _read_evaluations(folder: epath.Path, label: str, runs: Runs, seen: set[str]) -> int:
+    """Adds the evaluations in a folder, and returns how many there are.
+
+    Answers are read of each task's last step and of the chosen one alone: those of all checkpoints
+    of a long run do not fit into memory, and nothing of them is shown.
+    """
+    chosen = runs.selected.get(label, {}).get("step")
+    there = list(evaluations.folders_in(folder))
+    read: list[Evaluation] = []
+    have: set[str] = set()
+    for path, step in reversed(there):
+        if _first_time(path, seen):
+            skipped = set() if step is None or step == chosen else have
+            read.append(evaluations.read(path, label, step, runs, skipped))
+            have |= set(read[-1].samples)
+    runs.evaluations += reversed(read)
+    return len(there)
 
 
 def _read_run(folder: epath.Path, label: str, runs: Runs, seen: set[str]) -> None:

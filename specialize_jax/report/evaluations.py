@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from etils import epath
@@ -50,8 +50,22 @@ def _holds_evaluation(folder: epath.Path) -> bool:
     return any(any(folder.glob(p)) for p in ("results_*.json", "samples_*.jsonl"))
 
 
-def read(folder: epath.Path, label: str, step: int | None, log: reading.Log) -> Evaluation:
-    """Reads results and samples; where a task was evaluated twice, the later file counts."""
+def read(
+    folder: epath.Path,
+    label: str,
+    step: int | None,
+    log: reading.Log,
+    skipped: Collection[str] = (),
+) -> Evaluation:
+    """Reads results and samples; where a task was evaluated twice, the later file counts.
+
+    Args:
+      folder: with the files.
+      label: of the run.
+      step: of the checkpoint; None where it is not known.
+      log: gets what cannot be read.
+      skipped: tasks whose samples are not read, where the results say how many there are.
+    """
     evaluation = Evaluation(label, step, {}, {})
     keys: dict[tuple[str, str], str] = {}  # (task, time) -> the key of its results
     for path in sorted(folder.glob("results_*.json"), key=lambda path: path.name):
@@ -75,6 +89,8 @@ def read(folder: epath.Path, label: str, step: int | None, log: reading.Log) -> 
         named = _SAMPLES.fullmatch(path.name)
         if named:
             key = keys.get((named[1], named[2] or ""), named[1])
+            if key in skipped and evaluation.results.get(key, ({}, None, ""))[1] is not None:
+                continue
             evaluation.samples[key] = [row for _, row in reading.read_lines(path, log)]
     return evaluation
 

@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
         "reports need jinja2: pip install 'specialize_jax[report]'", name=error.name
     ) from error
 
-from specialize_jax.report import accuracy, means, palette, plots, roles
+from specialize_jax.report import accuracy, errors, means, palette, plots, roles, scaling
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 ABSENT = "not recorded"
@@ -44,8 +44,11 @@ def render(report: dict[str, Any], charts: list[plots.Chart]) -> str:
         "counted": roles.counted,
         "grouped": grouped,
         "only": only,
+        "points": points,
+        "slope": scaling.slope_words,
         "raw": markupsafe.Markup,
     }
+    modes, other_modes = accuracy.shown_modes(report["accuracy"])
     return environment.get_template("index.html.j2").render(
         report=report,
         charts=charts,
@@ -54,7 +57,10 @@ def render(report: dict[str, Any], charts: list[plots.Chart]) -> str:
         absent=ABSENT,
         wide_accuracy=accuracy.by_mode(report["accuracy"]),
         wide_distribution=means.with_first(report["distribution"]),
-        modes=sorted({row["mode"] for row in report["accuracy"]}, key=accuracy.mode_order),
+        error_places=errors.PLACES,
+        shown_places={place for row in report["errors"] for place in row["places"]},
+        modes=modes,
+        other_modes=other_modes,
     )
 
 
@@ -73,6 +79,11 @@ def only(rows: Sequence[dict[str, Any]], key: str) -> Any:
 def share(value: float | None) -> str:
     """Returns a share as a percentage."""
     return ABSENT if value is None else f"{100 * value:.1f}%"
+
+
+def points(value: float) -> str:
+    """Returns a difference of shares in percent points, with its sign."""
+    return f"{100 * value:+.1f}"
 
 
 def count(value: float | None) -> str:

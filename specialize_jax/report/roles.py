@@ -28,6 +28,7 @@ _FORMATS = {
     Format.ZERO_SHOT_ANSWER_ONLY.label: "zero-shot answer",
     Format.IN_CONTEXT_ANSWER_ONLY.label: "in-context answer",
 }
+_WITH = " + calculator"
 _FORMAT_ORDER = (None, *_FORMATS.values())
 _LETTERS = 26  # of a short name: what a legend on a phone has room for
 
@@ -59,7 +60,7 @@ def place(task: str, config: dict[str, Any]) -> dict[str, str | None]:
 
 def with_calculator(asked: str | None, kind: str) -> str:
     """Returns a format in words together with the calculator that computed in its answers."""
-    return f"{asked} + calculator ({kind})" if asked else f"calculator ({kind})"
+    return f"{asked or ''}{_WITH} ({kind})".removeprefix(" + ")
 
 
 def format_words(label: str) -> str:
@@ -95,7 +96,8 @@ def role_order(role: str | None) -> int:
 
 def format_order(name: str | None) -> tuple[int, str]:
     """Returns the sort key of a format in short words: ours as listed, others by name."""
-    place = _FORMAT_ORDER.index(name) if name in _FORMAT_ORDER else len(_FORMAT_ORDER)
+    plain = name.partition(_WITH)[0] if name else name  # with a calculator: after that without
+    place = _FORMAT_ORDER.index(plain) if plain in _FORMAT_ORDER else len(_FORMAT_ORDER)
     return (place, name or "")
 
 

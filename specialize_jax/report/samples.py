@@ -1,11 +1,15 @@
 """Chooses answered questions to show, from samples files in lm-evaluation-harness form."""
 
 import collections
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from specialize_jax.report import accuracy, coerce, roles
 from specialize_jax.report.collect import Evaluation
+
+_FINAL = "####"  # before the final answer of GSM8K
+_ANNOTATION = re.compile(r"<<[^<>]*>>")
 
 EACH = 8  # of every verdict, the first in file order: nothing is picked for its looks
 
@@ -30,10 +34,11 @@ def choose(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
         where = {"run": run, "step": evaluation.step}
         where |= roles.place(task, evaluation.configs.get(task, {}))
         groups.append({**where, "of": len(samples), "verdicts": dict(verdicts), "items": items})
-    return sorted(groups, key=_order)
+    return sorted(groups, key=order)
 
 
-def _order(group: dict[str, Any]) -> tuple[Any, ...]:
+def order(group: dict[str, Any]) -> tuple[Any, ...]:
+    """Returns the sort key of a task: by role, data set, format, run."""
     place = roles.role_order(group["role"]), roles.data_set_order(group["data_set"])
     return (*place, roles.format_order(group["format"]), group["run"])
 
@@ -67,7 +72,9 @@ def merge(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _sample(key: str, line: dict[str, Any]) -> dict[str, Any]:
     question, prompt = line.get("doc"), line.get("arguments")
+    chain = None
     if isinstance(question, dict):
+        chain = _chain(question)
         fields = ("question", "input", "problem")
         question = next((question[name] for name in fields if name in question), None)
     if isinstance(prompt, dict):  # newer harness: {"gen_args_0": {"arg_0": prompt, ...}}
@@ -79,5 +86,15 @@ def _sample(key: str, line: dict[str, Any]) -> dict[str, Any]:
         "prompt": coerce.first(prompt),
         "output": coerce.first(line.get("resps")),
         "gold": coerce.text(line.get("target")),
+        "chain": chain,
+        "too_long": line.get("too_long") is True,
         "modes": [],
     }
+
+
+def _chain(row: dict[str, Any]) -> str | None:
+    """Returns the gold solution of a row, without GSM8K's annotations; None where it has none."""
+    answer, solution = row.get("answer"), row.get("solution")
+    if isinstance(answer, str) and _FINAL in answer:
+        solution = answer.partition(_FINAL)[0].strip()
+    return _ANNOTATION.sub("", solution) if isinstance(solution, str) else None

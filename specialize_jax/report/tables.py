@@ -8,9 +8,31 @@ import json
 import re
 from typing import Any
 
-from specialize_jax.report import accuracy, alignment_view, coerce, means, palette, roles, samples
+from specialize_jax.report import (
+    accuracy,
+    alignment_view,
+    choices,
+    coerce,
+    comparing,
+    errors,
+    gains,
+    means,
+    palette,
+    roles,
+    samples,
+    scaling,
+    sizes,
+)
 from specialize_jax.report.collect import Info, Runs, Training
 
+# What a comparison needs, where it is not there.
+_NEEDS = {
+    "scaling": "accuracy over size (needs runs of two sizes that were asked the same sets)",
+    "ablation": "training formats (needs runs that were trained on different formats)",
+    "calculators": "gain of a calculator (needs one evaluation with it and one without)",
+    "votes": "gain of votes (needs several samples of each question)",
+}
+_NEEDS_GENERIC = "specialised against generic (needs generic sets, as BBH, beside the others)"
 _MOST_SET_TILES = 6  # of accuracies of single data sets; more are summed up by a mean
 _MAX_POINTS = 2000  # of a curve; more are neither seen nor worth the bytes
 _SHARE_TOLERANCE = 5e-3
@@ -44,7 +66,31 @@ def build(runs: Runs) -> dict[str, Any]:
             {"label": run.label, "files": run.settings} for run in runs.training if run.settings
         ],
     }
-    return {"tiles": _tiles(report), **report}
+    return {"tiles": _tiles(report), **report, **_comparisons(runs, report)}
+
+
+def _comparisons(runs: Runs, report: dict[str, Any]) -> dict[str, Any]:
+    """Returns what stands several runs, formats or ways of decoding side by side."""
+    shown = comparing.reported(report["accuracy"], runs.selected)
+    rows = comparing.at_reported(report["accuracy"], shown)
+    compared = comparing.means([row for row in rows if row["calculator"] is None])
+    counts = {label: sizes.parameters(config) for label, config in runs.configs.items()}
+    trained = {run["label"]: gains.trained_formats(run["splits"]) for run in report["training"]}
+    found = {
+        "reported": shown,
+        "selections": choices.build(runs.selected, report["problems"]),
+        "parameters": counts,
+        "scaling": scaling.curves(compared, counts),
+        "ablation": gains.ablation(compared, trained),
+        "calculators": gains.calculators(rows),
+        "votes": gains.votes(rows, runs.evaluations),
+        "errors": errors.gallery(runs.evaluations, shown),
+        "errors_each": errors.EACH,
+    }
+    absent = [words for key, words in _NEEDS.items() if not found[key]]
+    if not any(row["generic"] is not None for row in report["distribution"]):
+        absent.insert(0, _NEEDS_GENERIC)
+    return {**found, "incomparable": absent}
 
 
 def _teacher(info: Info) -> dict[str, Any]:

@@ -107,11 +107,27 @@ def test_formats_are_averaged_or_chosen(tmp_path):
     assert value["step"] == 2 and value["rule"]["formats"] == sorted(both)
     assert value["checkpoints"][1]["score"]["value"] == pytest.approx((4 + 18) / 40)
     assert selected.build(tmp_path, formats=both[:1])["step"] == 1
-    with pytest.raises(ValueError, match=r"not asked in formats \['answer'\]; choices"):
+    with pytest.raises(ValueError, match="step 1 was not asked with format answer; choices: in_"):
         selected.build(tmp_path, formats=["answer"])
     runs.write(tmp_path, {"own": _own(3)}, step=3)
     with pytest.raises(ValueError, match="at step 3; name --formats that both have"):
         selected.build(tmp_path)
+
+
+def test_answers_with_and_without_a_calculator_are_not_mixed(tmp_path):
+    for step, right in ((1, 5), (2, 12)):
+        runs.write(tmp_path, {"own": _own(right)}, step=step)
+        configs = {"calculator": "equations"}
+        runs.write(tmp_path, {"own": _own(20 - right)}, step=step, date=9.0, configs=configs)
+    assert selected.build(tmp_path)["step"] == 2
+    assert selected.build(tmp_path, calculator="equations")["step"] == 1
+    with pytest.raises(ValueError, match="calculator annotations; choices: equations, none"):
+        selected.build(tmp_path, calculator="annotations")
+    runs.write(tmp_path / "b", {"own": _own(3)}, step=1, configs=configs)
+    assert selected.build(tmp_path / "b")["rule"]["calculator"] == "equations"
+    runs.write(tmp_path / "b", {"own": _own(3)}, step=1, configs={"calculator": "after"}, date=9.0)
+    with pytest.raises(ValueError, match="several calculators: name one of after, equations"):
+        selected.build(tmp_path / "b")
 
 
 def test_an_extraction_mode_that_is_not_there_is_named(tmp_path):

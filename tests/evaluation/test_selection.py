@@ -91,6 +91,7 @@ def test_of_equals_the_earlier_is_chosen_however_its_mean_is_summed():
     assert choice.undecided == [1]
     same = selection.choose({"s": _graded(5, 5, 5)}, {"s": 1.0})
     assert (same.index, same.runner_up, same.best) == (0, 1, [1, 0, 0])
+    assert same.undecided == [1, 2] and same.within_noise
 
 
 def test_scores_weigh_sets_and_not_questions():

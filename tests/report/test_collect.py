@@ -7,6 +7,7 @@ import pytest
 
 from specialize_jax import report, schemas
 from tests.report import fixtures
+from tests.report import runs as small_runs
 
 
 def test_every_stage_is_recognised_by_its_files(tmp_path):
@@ -132,3 +133,15 @@ def test_the_later_results_file_counts(tmp_path):
 def test_results_without_results_are_named(tmp_path):
     fixtures.write_json(tmp_path / "results_1.json", {"groups": {}})
     assert "'results'" in report.read([tmp_path]).problems[0]
+
+
+def test_answers_are_read_of_the_last_and_the_chosen_step_alone(tmp_path):
+    for step in (1, 2, 3, 4):
+        small_runs.write_step(tmp_path, step, 0.5)
+    fixtures.write_json(tmp_path / "selected.json", {"step": 2})
+    for path in (tmp_path / "eval" / "4").glob("samples_sorting*"):
+        path.unlink()
+    read = report.read([tmp_path]).evaluations
+    assert [one.step for one in read] == [1, 2, 3, 4]
+    sets = [{task.partition("_")[0] for task in one.samples} for one in read]
+    assert sets == [set(), {"gsm8k", "svamp", "sorting"}, {"sorting"}, {"gsm8k", "svamp"}]

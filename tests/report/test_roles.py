@@ -178,6 +178,7 @@ def test_charts_are_a_summary_and_one_per_role():
         "In-distribution accuracy, corrected",
         "Out-of-distribution accuracy, corrected",
         "Generic accuracy, corrected",
+        "Specialised against generic",
     ]
     words = _words(charts[2])
     assert {"other wording", "larger numbers", "zero-shot CoT", "in-context CoT"} <= set(words)

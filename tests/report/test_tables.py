@@ -175,3 +175,16 @@ def test_tiles(tmp_path):
     assert tiles["Coverage"] == [0.8] and tiles["Retained mass"] == [0.976]
     assert tiles["Accuracy, in-distribution"] == [pytest.approx(0.1 + 600 / 5000)]
     assert tiles["Accuracy, out-of-distribution"] == [pytest.approx(0.1 + 0.1 + 600 / 5000)]
+
+
+def test_modes_of_the_harness_are_shown_apart_where_ours_are_there():
+    def rows(*modes):
+        return accuracy.rows([_evaluation({"t": ({f"acc,{m}": 0.5 for m in modes}, 9)})], [])
+
+    harness = ["gsm8k_cot:flexible-extract", "gsm8k_cot:strict-match"]
+    assert accuracy.shown_modes(rows("fu2023", "corrected", *harness)) == (
+        ["corrected", "fu2023"],
+        harness,
+    )
+    assert accuracy.shown_modes(rows(*harness)) == (harness, [])
+    assert accuracy.shown_modes([]) == ([], [])

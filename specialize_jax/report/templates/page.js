@@ -44,7 +44,7 @@
     var set = document.getElementById("sample-set");
     var verdict = document.getElementById("sample-verdict");
     var shown = document.getElementById("sample-count");
-    var samples = Array.prototype.slice.call(document.querySelectorAll(".sample"));
+    var samples = Array.prototype.slice.call(document.querySelectorAll(".sample[data-set]"));
     var filter = function () {
       var left = samples.filter(function (sample) {
         var keep = (set.value === "all" || sample.dataset.set === set.value) &&
