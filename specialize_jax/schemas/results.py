@@ -47,7 +47,6 @@ from specialize_jax.schemas.samples import (
     check_fields,
     check_name,
     json_line,
-    parse,
     prompt_of,
     read_samples,
     read_text,
@@ -334,6 +333,6 @@ def read_results(path: epath.PathLike) -> dict[str, Any]:
     Raises:
       SchemaError: it is missing, not JSON, or breaks the schema.
     """
-    results = parse(read_text(path), str(path))
+    results = folders.parse_json(read_text(path), str(path))
     validate_results(results, str(path))
     return results

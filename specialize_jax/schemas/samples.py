@@ -196,7 +196,7 @@ def read_samples(path: epath.PathLike) -> list[dict[str, Any]]:
     samples = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line:
-            samples.append(parse(line, f"{path}, line {number}"))
+            samples.append(folders.parse_json(line, f"{path}, line {number}"))
             validate_sample(samples[-1], f"{path}, line {number}")
     return samples
 
@@ -260,15 +260,3 @@ def read_text(path: epath.PathLike) -> str:
         return epath.Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SchemaError(f"cannot read '{path}': {error}") from error
-
-
-def parse(text: str, where: str) -> Any:
-    """Returns a JSON text's value.
-
-    Raises:
-      SchemaError: it is no JSON.
-    """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SchemaError(f"{where}: expected JSON: {error}") from error
