@@ -28,18 +28,22 @@ def main(args: argparse.Namespace) -> int:
     out = pathlib.Path(args.out)
     if folders.is_remote(args.out):
         raise ValueError(f"--out: replies are appended to a local file; '{args.out}' is none")
-    _check_same(out, plan.settings)
+    settings = out / "requests" / _SETTINGS
+    if folders.schema_of(out) and not settings.exists():
+        raise SchemaError(f"'{out}' holds {folders.schema_of(out)} that no server gave")
     if args.estimate and not out.exists():
         _print_estimate(plan, set())
         return 0
     folders.make_folder(out)
     with Journal(out / "requests" / "journal.jsonl") as journal:
+        if len(journal):
+            _check_same(settings, plan.settings)
         waiting = _print_estimate(plan, journal)
         if args.estimate:
             return 0
         outcome = asking.Outcome(None, 0, None)
         if waiting:
-            folders.write_json(out / "requests" / _SETTINGS, plan.settings)
+            folders.write_json(settings, plan.settings)
             outcome = asyncio.run(_ask(args, plan, journal))
         served_records.write(args, plan, out, journal, outcome)
     if outcome.failed:
@@ -50,17 +54,13 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_same(out: pathlib.Path, settings: dict[str, Any]) -> None:
-    path = out / "requests" / _SETTINGS
-    if path.exists():
-        there = json.loads(path.read_text())
-        if changed := folders.differences(there, settings):
-            raise SchemaError(
-                f"'{out}' was collected with other settings ({changed}); give another --out, or "
-                "remove the folder"
-            )
-    elif folders.schema_of(out):
-        raise SchemaError(f"'{out}' holds {folders.schema_of(out)} that no server gave")
+def _check_same(path: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Checks that what was answered was asked with these settings."""
+    if changed := folders.differences(json.loads(path.read_text()), settings):
+        raise SchemaError(
+            f"'{path.parents[1]}' was collected with other settings ({changed}); give another "
+            "--out, or remove the folder"
+        )
 
 
 def _print_estimate(plan: served_plan.Plan, there: Any) -> int:

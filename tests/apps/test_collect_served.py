@@ -173,6 +173,13 @@ def test_a_budget_is_kept_and_can_be_raised(flags, tmp_path, limit, capsys):
         assert max(server.done.values()) == 1
 
 
+def test_settings_of_a_run_that_got_nothing_bind_nobody(flags, tmp_path):
+    with Server(logprobs=None) as server:
+        assert main.main(flags(server)) == 1
+        assert main.main(flags(server, top_logprobs=0)) == 0
+    assert info(tmp_path)["k"] == 0 and info(tmp_path)["logprobs_temperature"] is None
+
+
 def test_an_estimate_asks_nothing_and_writes_nothing(flags, tmp_path, capsys):
     assert main.main(flags("http://127.0.0.1:9/v1", estimate=True, price_completion=2.0)) == 0
     said = capsys.readouterr().out
