@@ -1,7 +1,8 @@
 """`specialize-jax evaluate`: checkpoints answer the evaluation sets and are scored."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
@@ -69,7 +70,7 @@ def run(
     model_partitions: int = 1,
     seed: int = 0,
     allow_contamination: bool = False,
-    select_by: str | None = None,
+    select_by: str | Mapping[str, float] | None = None,
 ) -> bool:
     """Scores checkpoints.
 
@@ -103,8 +104,8 @@ def run(
       model_partitions: parts that each matrix product is split into.
       seed: of the choice of questions, and of sampling.
       allow_contamination: whether sets are scored whose questions were trained on.
-      select_by: a rule of `evaluation.selection.BY` by which the best of the evaluated checkpoints
-        is chosen at the end; None for no choice.
+      select_by: by what the best of the evaluated checkpoints is chosen at the end: a role of
+        `evaluation.selection.BY`, or weights of sets and roles; None for no choice.
 
     Returns:
       Whether all that was asked for was scored. A checkpoint that vanishes is skipped: with "all"
@@ -120,10 +121,7 @@ def run(
             f"expected at least one of EVAL_SETS and EVAL_FORMATS, got {sets}, {formats}"
         )
     evaluation_steps.check(steps)
-    if select_by is not None and select_by not in selection.BY:
-        raise ValueError(
-            f"EVAL_SELECT_BY: unknown '{select_by}'; choices: {', '.join(selection.BY)}"
-        )
+    rule = selection_rule(select_by)
     try:
         settings = answering.Settings(
             max_length=max_decode_length,
@@ -186,9 +184,28 @@ def run(
     except evaluation_steps.WaitedError as error:
         print(error)
         return False
-    if select_by is not None and any(scored):
-        select.run(model_dir, by=select_by)
+    if rule is not None and any(scored):
+        select.run(model_dir, calculator=calculator, **rule)
     return any(scored) and (isinstance(steps, str) or all(scored))
+
+
+def selection_rule(select_by: str | Mapping[str, float] | None) -> dict[str, Any] | None:
+    """Returns the arguments of `select.run` that say by what to choose; None for no choice.
+
+    Raises:
+      ValueError: there is no such rule.
+    """
+    if select_by is None:
+        return None
+    if isinstance(select_by, Mapping):
+        return {"by": selection.WEIGHTED, "weights": select_by}
+    if select_by not in selection.BY or select_by == selection.WEIGHTED:
+        roles = ", ".join(by for by in selection.BY if by != selection.WEIGHTED)
+        raise ValueError(
+            f"EVAL_SELECT_BY: expected one of {roles}, or weights as {{'svamp': 2, 'generic': 1}}, "
+            f"got {select_by!r}"
+        )
+    return {"by": select_by}
 
 
 def voting(samples: int, maj_k: Sequence[int] | None) -> runner.Voting | None:

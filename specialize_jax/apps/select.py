@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     names = ("mode", "formats", "calculator", "steps", "resamples", "seed", "confidence")
     run(
         args.model_dir,
-        by=args.by or ("weighted" if args.weights else "out_of_distribution"),
+        by=args.by or (selection.WEIGHTED if args.weights else selection.BY[0]),
         weights=dict(args.weights) if args.weights else None,
         **{name: getattr(args, name) for name in names},
     )

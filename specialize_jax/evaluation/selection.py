@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-BY = ("out_of_distribution", "in_distribution", "weighted")
+WEIGHTED = "weighted"
+BY = ("out_of_distribution", "in_distribution", WEIGHTED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ def weights(
     """
     if by not in BY:
         raise ValueError(f"unknown rule '{by}'; choices: {', '.join(BY)}")
-    if (by == "weighted") != bool(given):
+    if (by == WEIGHTED) != bool(given):
         raise ValueError(f"the rule 'weighted', and it alone, needs weights; got '{by}', {given}")
     found: dict[str, float] = {}
     for name, weight in (given or {by: 1.0}).items():

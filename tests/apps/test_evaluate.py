@@ -201,3 +201,19 @@ def test_several_devices_share_the_work(written, data, tmp_path):
     assert simulated_devices.run(
         "tests.apps.mesh_evaluate", arguments=(written, data, tmp_path), count=4
     )[-1:] == ["equal"]
+
+
+def test_the_rule_by_which_a_checkpoint_is_chosen():
+    assert evaluate.selection_rule(None) is None
+    assert evaluate.selection_rule("in_distribution") == {"by": "in_distribution"}
+    assert evaluate.selection_rule({"svamp": 2}) == {"by": "weighted", "weights": {"svamp": 2}}
+    for wrong in ("weighted", "svamp"):
+        with pytest.raises(ValueError, match="EVAL_SELECT_BY: expected one of out_of_distribution"):
+            evaluate.selection_rule(wrong)
+
+
+def test_the_best_checkpoint_is_chosen_at_the_end(evaluated, model_dir, capsys):
+    assert evaluated(EVAL_CHECKPOINTS="all", EVAL_SELECT_BY={"gsm8k": 1}) == 0
+    assert "chosen: step 2, by weighted" in capsys.readouterr().out  # of ties the earlier one
+    chosen = json.loads((model_dir / "selected.json").read_text())
+    assert (chosen["step"], chosen["rule"]["calculator"]) == (2, "none")
