@@ -51,6 +51,8 @@ _EXTRAS = {
     "teacher": ["openai", *_TOKENIZERS],
     # Holds pyarrow below 26 and protobuf below 7, so it is not in constraints.txt.
     "beam": ["apache-beam>=2.72.0"],
+    # What benchmarks compare with; not in constraints.txt, for torch's CUDA would hold back JAX's.
+    "bench": ["ctranslate2", "torch", "transformers", *_TOKENIZERS],
     "report": ["jinja2>=3.1.6", "matplotlib>=3.10.8"],
     "dev": [
         "build",
