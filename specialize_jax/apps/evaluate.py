@@ -116,11 +116,7 @@ def run(
       ValueError: an unknown set, format or step, settings that exclude each other, a set whose
         prompts are all too long, or a question that was trained on.
     """
-    if not sets or not formats:
-        raise ValueError(
-            f"expected at least one of EVAL_SETS and EVAL_FORMATS, got {sets}, {formats}"
-        )
-    evaluation_steps.check(steps)
+    check_choices(sets, formats, steps)
     rule = selection_rule(select_by)
     try:
         settings = answering.Settings(
@@ -137,56 +133,58 @@ def run(
         raise ValueError(f"EVAL_SAMPLES, EVAL_TEMPERATURE and their like: {error}") from error
     votes = voting(samples, maj_k)
     gin_setup.import_module("EVAL_SETS_MODULE", sets_module)
-    sets = readers.expand(sets)
-    folder = epath.Path(model_dir)
+    sets, folder = readers.expand(sets), epath.Path(model_dir)
     try:
         if steps == evaluation_steps.NEW:
             evaluation_steps.wait_for_run(folder, wait_seconds)
-        asked_student = student.read(folder, fsdp=fsdp_partitions, model=model_partitions)
-        answerer = answering.answerer(
-            asked_student.model,
-            asked_student.tokenizer,
-            settings,
-            batch_size=asked_student.rows(batch_size),
-            input_length=asked_student.input_length(input_length, max_decode_length),
-            mesh=asked_student.mesh,
-        )
+        asked = student.read(folder, fsdp=fsdp_partitions, model=model_partitions)
+        answerer = asked.answerer(settings, batch_size, input_length)
         questions = {name: readers.read(name, data) for name in sets}
         trained_on = evaluation_sets.check(
             evaluation_sets.record_of(folder), questions, folder, allowed=allow_contamination
         )
-        tasks = [
-            evaluation_prompts.ask(
-                name,
-                label,
-                chosen(questions[name], num_questions, seed),
-                evaluation_prompts.build_prompt(label, name, exemplars, data, prompt_mode),
-                original=len(questions[name]),
-                length=answerer.length,
-                limit=answerer.input_length,
-            )
-            for label in formats
-            for name in sets
-        ]
+        sampling = evaluation_prompts.Sampling(num_questions, seed)
         exam = examination.Exam(
-            asked_student,
+            asked,
             answerer,
-            tasks,
+            [
+                evaluation_prompts.ask(
+                    name,
+                    label,
+                    questions[name],
+                    evaluation_prompts.build_prompt(label, name, exemplars, data, prompt_mode),
+                    sampling,
+                    length=answerer.length,
+                    limit=answerer.input_length,
+                )
+                for label in formats
+                for name in sets
+            ],
             votes,
             {"limit": num_questions, "random_seed": seed},
             {"exemplars": exemplars, "prompt_mode": prompt_mode, "calculator": calculator},
             trained_on,
         )
-        if steps == evaluation_steps.NEW:
-            scored = [exam.sit(step) for step in evaluation_steps.follow(folder, wait_seconds)]
-        else:
-            scored = [exam.sit(step) for step in evaluation_steps.choose(folder, steps)]
+        scored = [exam.sit(step) for step in evaluation_steps.of(folder, steps, wait_seconds)]
     except evaluation_steps.WaitedError as error:
         print(error)
         return False
     if rule is not None and any(scored):
         select.run(model_dir, calculator=calculator, **rule)
     return any(scored) and (isinstance(steps, str) or all(scored))
+
+
+def check_choices(sets: Sequence[str], formats: Sequence[str], steps: str | Sequence[int]) -> None:
+    """Checks what can be checked before anything is read.
+
+    Raises:
+      ValueError: nothing is asked, or a word is unknown.
+    """
+    if not sets or not formats:
+        raise ValueError(
+            f"expected at least one of EVAL_SETS and EVAL_FORMATS, got {sets}, {formats}"
+        )
+    evaluation_steps.check(steps)
 
 
 def selection_rule(select_by: str | Mapping[str, float] | None) -> dict[str, Any] | None:
@@ -216,15 +214,8 @@ def voting(samples: int, maj_k: Sequence[int] | None) -> runner.Voting | None:
     """
     if maj_k is None:
         maj_k = (samples,) if samples > 1 else ()
-    if wrong := [k for k in maj_k if not 1 <= k <= samples]:
+    if any(not 1 <= k <= samples for k in maj_k):
         raise ValueError(
-            f"EVAL_MAJ_K: expected numbers from 1 to EVAL_SAMPLES={samples}, got {wrong}"
+            f"EVAL_MAJ_K: expected numbers from 1 to EVAL_SAMPLES={samples}, got {maj_k}"
         )
     return runner.Voting(decoding.majority_vote, tuple(sorted(set(maj_k)))) if maj_k else None
-
-
-def chosen(
-    questions: Sequence[readers.Question], count: int | None, seed: int
-) -> Sequence[readers.Question]:
-    """Returns the questions of a set that are asked."""
-    return questions if count is None else readers.sample(questions, count, seed)

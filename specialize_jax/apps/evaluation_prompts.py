@@ -13,6 +13,24 @@ from specialize_jax.schemas import results
 _NAMED = 3
 
 
+class Sampling(NamedTuple):
+    """Which questions of a set are asked.
+
+    Attributes:
+      number: how many; None for all.
+      seed: of the choice.
+    """
+
+    number: int | None
+    seed: int
+
+    def choose(self, questions: Sequence[Question]) -> list[Question]:
+        """Returns those that are asked."""
+        if self.number is None:
+            return list(questions)
+        return readers.sample(questions, self.number, self.seed)
+
+
 class Asked(NamedTuple):
     """A task: the questions of a set in a format.
 
@@ -77,8 +95,8 @@ def ask(
     label: str,
     questions: Sequence[Question],
     prompt: prompts_lib.Prompt,
+    sampling: Sampling,
     *,
-    original: int,
     length: Callable[[str], int],
     limit: int,
 ) -> Asked:
@@ -87,16 +105,19 @@ def ask(
     Args:
       name: of the set.
       label: of the format.
-      questions: of the set.
+      questions: all of the set.
       prompt: how they are put.
-      original: questions in the whole set.
+      sampling: which of them are asked.
       length: tokens of a prompt.
       limit: of these, how many may be asked.
 
     Raises:
-      ValueError: not one prompt can be asked.
+      ValueError: there is no question, or not one prompt can be asked.
     """
-    prompts = {question.id: prompt.render(question) for question in questions}
+    if not questions:
+        raise ValueError(f"the set '{name}' has no questions")
+    chosen = sampling.choose(questions)
+    prompts = {question.id: prompt.render(question) for question in chosen}
     lengths = {id_: length(text) for id_, text in prompts.items()}
     too_long = [id_ for id_, found in lengths.items() if found > limit]
     if too_long:
@@ -108,8 +129,8 @@ def ask(
     return Asked(
         name,
         label,
-        list(questions),
-        original,
+        chosen,
+        len(questions),
         prompt.shots,
         prompts,
         frozenset(too_long),

@@ -1,7 +1,7 @@
 """Which checkpoints are scored: named ones, those there are, or those of a run as they come."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from etils import epath
 
@@ -23,10 +23,15 @@ def check(steps: str | Sequence[int]) -> None:
     Raises:
       ValueError: it is none.
     """
-    if isinstance(steps, str) and steps not in WORDS:
+    if not steps or (isinstance(steps, str) and steps not in WORDS):
         raise ValueError(
-            f"EVAL_CHECKPOINTS: expected 'last', 'all', 'new' or a list, got '{steps}'"
+            f"EVAL_CHECKPOINTS: expected 'last', 'all', 'new' or a list of steps, got {steps!r}"
         )
+
+
+def of(model_dir: epath.Path, steps: str | Sequence[int], wait_seconds: float) -> Iterable[int]:
+    """Returns the checkpoints to score; see `choose` and `follow`."""
+    return follow(model_dir, wait_seconds) if steps == NEW else choose(model_dir, steps)
 
 
 def choose(model_dir: epath.Path, steps: str | Sequence[int]) -> list[int]:

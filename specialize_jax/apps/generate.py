@@ -110,21 +110,13 @@ def main(args: argparse.Namespace) -> int:
     asked = student.read(folder)
     if step is None and (step := checkpoints.latest_step(asked.checkpoints)) is None:
         raise ValueError(f"no checkpoints in '{asked.checkpoints}'")
-    limit = asked.input_length(args.input_length, args.max_length)
-    answerer = answering.answerer(
-        asked.model,
-        asked.tokenizer,
-        settings,
-        batch_size=asked.rows(min(len(questions), _BATCH_SIZE)),
-        input_length=limit,
-        mesh=asked.mesh,
-    )
+    answerer = asked.answerer(settings, min(len(questions), _BATCH_SIZE), args.input_length)
     prompts = [formats_lib.render_inputs(prompt_format, each, exemplars) for each in questions]
     for question, prompt in zip(questions, prompts, strict=True):
-        if (length := answerer.length(prompt)) > limit:
+        if (length := answerer.length(prompt)) > answerer.input_length:
             raise ValueError(
-                f"a prompt of {length} tokens, --input_length and the student allow {limit}: "
-                f"…{question[-80:]!r}"
+                f"a prompt of {length} tokens, --input_length and the student allow "
+                f"{answerer.input_length}: …{question[-80:]!r}"
             )
     params = asked.restore(step)
     for place, texts in in_order(answerer.stream(params, prompts, range(len(prompts)))):

@@ -8,6 +8,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from specialize_jax import models, tokenizers
+from specialize_jax.apps import answering
 from specialize_jax.models import Model
 from specialize_jax.training import checkpoints, partitioning
 
@@ -48,8 +49,32 @@ class Student(NamedTuple):
             like = partitioning.with_shardings(like, shardings)
         return checkpoints.restore_params(self.checkpoints, step, like)
 
+    def answerer(
+        self, settings: answering.Settings, batch_size: int, input_length: int
+    ) -> answering.Answerer:
+        """Returns the student as one that answers prompts.
+
+        Args:
+          settings: how it is asked.
+          batch_size: rows that are decoded at a time, rounded up to what the devices divide.
+          input_length: tokens of a prompt at most, as far as the student has room for them.
+
+        Raises:
+          ValueError: there are no rows, or there is no room.
+        """
+        return answering.answerer(
+            self.model,
+            self.tokenizer,
+            settings,
+            batch_size=self.rows(batch_size),
+            input_length=self.input_length(input_length, settings.max_length),
+            mesh=self.mesh,
+        )
+
     def rows(self, batch_size: int) -> int:
         """Returns the next number of rows, from `batch_size` on, that the mesh divides."""
+        if batch_size < 1:
+            raise ValueError(f"expected a batch of at least 1 row, got {batch_size}")
         shards = 1 if self.mesh is None else partitioning.batch_shards(self.mesh)
         return -(-batch_size // shards) * shards
 

@@ -188,6 +188,13 @@ def test_a_damaged_checkpoint_is_an_error_and_no_vanished_one(evaluated, model_d
     assert "damaged" in capsys.readouterr().err
 
 
+def test_a_checkpoint_is_chosen_at_the_end_where_that_is_asked(evaluated, model_dir, capsys):
+    asked = {"EVAL_CHECKPOINTS": "all", "EVAL_SETS": ("svamp",)}
+    assert evaluated(**asked, EVAL_SELECT_BY="out_of_distribution") == 0
+    assert json.loads((model_dir / "selected.json").read_text())["step"] in (2, 4)
+    assert "chosen: step" in capsys.readouterr().out
+
+
 def test_results_of_another_version_are_left_alone(evaluated, model_dir, capsys):
     strange = model_dir / "eval" / "4" / "results_2000-01-01T00-00-00.000000.json"
     strange.parent.mkdir(parents=True)

@@ -118,7 +118,16 @@ def test_the_report_shows_the_run(line):
         ("EVAL_FORMATS", ("in_context_chain_of_thought",), "name a prompt file .EVAL_EXEMPLARS"),
         ("EVAL_SETS", ("mmlu",), "mmlu"),
         ("EVAL_CHECKPOINTS", (5,), r"no checkpoints \[5\] in .*; choices: \[4, 8\]"),
-        ("EVAL_CHECKPOINTS", "best", "expected 'last', 'all', 'new' or a list, got 'best'"),
+        (
+            "EVAL_CHECKPOINTS",
+            "best",
+            "expected 'last', 'all', 'new' or a list of steps, got 'best'",
+        ),
+        ("EVAL_CHECKPOINTS", (), r"'new' or a list of steps, got \(\)"),
+        ("EVAL_MAJ_K", (8,), "EVAL_MAJ_K: expected numbers from 1 to EVAL_SAMPLES=1, got .8,."),
+        ("EVAL_BATCH_SIZE", 0, "a batch of at least 1 row, got 0"),
+        ("EVAL_SELECT_BY", "luck", "EVAL_SELECT_BY: unknown 'luck'; choices: out_of"),
+        ("EVAL_PROMPT_MODE", "faulty", "unknown mode 'faulty' of prompts; choices: corrected"),
         ("EVAL_INPUT_LENGTH", 16, "3 of 3 prompts are not asked.*; EVAL_INPUT_LENGTH allows 16"),
     ],
 )
