@@ -86,7 +86,7 @@ def run(
         raise ValueError(
             f"expected at least one of EVAL_SETS and EVAL_FORMATS, got {sets}, {formats}"
         )
-    evaluation_sets.import_module(sets_module)
+    gin_setup.import_module("EVAL_SETS_MODULE", sets_module)
     folder = epath.Path(model_dir)
     config = checkpoints.read_config(folder / "checkpoints")
     try:

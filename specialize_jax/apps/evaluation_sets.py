@@ -1,6 +1,5 @@
 """The evaluation sets of a run, and the check that no question of them was trained on."""
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -43,22 +42,6 @@ def from_gin(data: str | None) -> Sets:
         gin_setup.macro("EVAL_SETS_MODULE"),
         data or gin_setup.macro("DATA_DIR"),
     )
-
-
-def import_module(module: str | None) -> None:
-    """Imports a module that registers question sets, if one is named.
-
-    Raises:
-      ValueError: it cannot be imported.
-    """
-    if module is None:
-        return
-    try:
-        importlib.import_module(module)
-    except Exception as error:  # whatever somebody's module raises
-        raise ValueError(
-            f"cannot import EVAL_SETS_MODULE '{module}': {type(error).__name__}: {error}"
-        ) from error
 
 
 def check(
@@ -119,7 +102,7 @@ def check_training(
         unread: dict[str, list[str]] = {}
         for name in sets.names:
             try:
-                import_module(sets.module)
+                gin_setup.import_module("EVAL_SETS_MODULE", sets.module)
                 readable[name] = readers.read(name, sets.data)
             except (ValueError, OSError) as error:
                 unread.setdefault(str(error).replace(f"'{name}'", "them"), []).append(name)

@@ -7,6 +7,7 @@ ones (`specialize_jax/gin_configs`). Later files and then `--gin.NAME=value` win
 import argparse
 import collections.abc
 import difflib
+import importlib
 import logging
 import os
 import pathlib
@@ -133,6 +134,26 @@ def macro(name: str) -> Any:
     value = _resolve(bound.get("value"), [])
     # %gin.REQUIRED, or something that is only made when a run asks for it
     return None if isinstance(value, config.ConfigurableReference) else value
+
+
+def import_module(name: str, module: str | None) -> None:
+    """Imports a module of the user's that registers what gin files name; None for none.
+
+    Args:
+      name: of the macro that names it.
+      module: as `my_domain`.
+
+    Raises:
+      ValueError: it cannot be imported.
+    """
+    if module is None:
+        return
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # whatever somebody's module raises
+        raise ValueError(
+            f"cannot import {name} '{module}': {type(error).__name__}: {error}"
+        ) from error
 
 
 def operative_config() -> str:

@@ -87,7 +87,8 @@ def run(
     # TensorFlow loads here, and nowhere else in a run.
     from specialize_jax.data import mixing
 
-    provider = mixing.find(mixture_or_task_name, mixture_or_task_module)
+    gin_setup.import_module("MIXTURE_OR_TASK_MODULE", mixture_or_task_module)
+    provider = mixing.find(mixture_or_task_name)
     tokenizer = source.info[0]["student_tokenizer"]
     content = epath.Path(source.tokenizer_file).read_bytes()
     folders.write_bytes(folder / tokenizer["file"], content)

@@ -1,7 +1,6 @@
 """`specialize-jax verify`: hashes and invariants of any folder we write, and a few rows shown."""
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -131,10 +130,7 @@ def _packed_row(rows: packed.PackedRows, batch: dict, start: int, index: int) ->
 def _results(folder: epath.Path) -> Iterator[str]:
     paths = sorted({*folder.glob("results_*.json"), *folder.glob("*/*/results_*.json")})
     for path in paths:
-        try:
-            value = json.loads(path.read_text())
-        except ValueError as error:  # neither JSON nor UTF-8
-            raise SchemaError(f"'{path}': expected JSON: {error}") from error
+        value = folders.parse_json(path.read_bytes(), f"'{path}'")
         results.validate_results(value, str(path))
         yield f"{path.name}: " + ", ".join(sorted(value["results"]))
 
@@ -143,10 +139,7 @@ def _metrics(path: epath.Path) -> Iterator[str]:
     if not path.exists():  # training stopped before its first line
         return
     for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
-        try:
-            value = json.loads(line)
-        except ValueError as error:  # neither JSON nor UTF-8
-            raise SchemaError(f"'{path}' line {number}: expected JSON: {error}") from error
+        value = folders.parse_json(line, f"'{path}' line {number}")
         if not isinstance(value, dict):
             raise SchemaError(
                 f"'{path}' line {number}: expected a JSON object, got {type(value).__name__}"

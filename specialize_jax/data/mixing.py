@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import importlib
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -28,23 +27,12 @@ OnTooLong = Literal["drop", "truncate", "error"]
 Progress = Callable[[int], None]
 
 
-def find(name: str, module: str | None) -> seqio.Mixture | seqio.Task:
+def find(name: str) -> seqio.Mixture | seqio.Task:
     """Returns a registered mixture or task.
 
-    Args:
-      name: of the mixture or task.
-      module: imported first; it registers `name`.
-
     Raises:
-      ValueError: the module cannot be imported, or nothing of that name is registered.
+      ValueError: nothing of that name is registered.
     """
-    if module:
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # whatever somebody's module raises
-            raise ValueError(
-                f"cannot import MIXTURE_OR_TASK_MODULE '{module}': {type(error).__name__}: {error}"
-            ) from error
     try:
         return seqio.get_mixture_or_task(name)
     except ValueError as error:

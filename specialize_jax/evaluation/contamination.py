@@ -11,7 +11,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from etils import epath
 
@@ -75,10 +74,7 @@ def read(path: epath.PathLike) -> frozenset[str]:
     Raises:
       SchemaError: the file is cut, holds something else, or is of another version.
     """
-    try:
-        content: Any = json.loads(epath.Path(path).read_text())
-    except ValueError as error:  # neither JSON nor UTF-8
-        raise SchemaError(f"'{path}': expected JSON: {error}") from error
+    content = folders.parse_json(epath.Path(path).read_bytes(), f"'{path}'")
     folders.check_keys(content, ("schema", "version", "hashes"), f"'{path}'")
     if (content["schema"], content["version"]) != (NAME, VERSION):
         found = f"version {content['version']!r} of '{content['schema']}'"

@@ -132,10 +132,7 @@ def read_info(folder: epath.PathLike, schema: str) -> dict[str, Any]:
     if not path.exists():
         state = "is unfinished or holds something else" if path.parent.is_dir() else "is no folder"
         raise SchemaError(f"expected {schema} with '{path.name}' in '{folder}', which {state}")
-    try:
-        info = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SchemaError(f"'{path}' is not valid JSON: {error}") from error
+    info = parse_json(path.read_bytes(), f"'{path}'")
     if not isinstance(info, dict) or info.get("schema") != schema:
         found = info.get("schema") if isinstance(info, dict) else type(info).__name__
         raise SchemaError(f"'{path}': expected schema '{schema}', got {found!r}")
@@ -150,6 +147,22 @@ def read_info(folder: epath.PathLike, schema: str) -> dict[str, Any]:
     for number, entry in enumerate(info["shards"]):
         check_keys(entry, _REQUIRED_OF_SHARD[schema], f"'{path}': entry {number} of 'shards'")
     return info
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """Returns the value of a JSON text.
+
+    Args:
+      text: a file or a line of one, in UTF-8.
+      where: what it is called in the error.
+
+    Raises:
+      SchemaError: it is not JSON, or not UTF-8.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise SchemaError(f"{where}: expected JSON: {error}") from error
 
 
 def check_keys(value: Any, names: Iterable[str], where: str) -> None:

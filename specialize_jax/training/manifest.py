@@ -16,7 +16,6 @@ for all.
 """
 
 import concurrent.futures
-import json
 import pathlib
 from typing import Any
 
@@ -96,10 +95,7 @@ def _check_size(path: epath.Path, size: int) -> None:
 
 
 def _read(path: epath.Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:  # neither JSON nor UTF-8
-        raise SchemaError(f"'{path}': expected JSON: {error}") from error
+    content = folders.parse_json(path.read_bytes(), f"'{path}'")
     folders.check_keys(content, ("version", "files"), f"'{path}'")
     if content["version"] != _VERSION or not isinstance(content["files"], list):
         raise SchemaError(

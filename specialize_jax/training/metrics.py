@@ -196,10 +196,7 @@ def read(path: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise SchemaError(f"{where}: expected JSON: {error}") from error
+    value = folders.parse_json(line, where)
     if not isinstance(value, dict) or not {"step", "split"} <= value.keys():
         raise SchemaError(f"{where}: expected an object with 'step' and 'split', got {line[:80]}")
     return value
