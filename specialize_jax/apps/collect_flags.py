@@ -91,7 +91,7 @@ def _limits(group: Any) -> None:
     add("--concurrency", type=int, default=16, metavar="N", help="requests at one time")
     add("--requests_per_minute", type=float, metavar="N")
     add("--timeout", type=float, default=600.0, metavar="SECONDS", help="of an attempt")
-    add("--attempts", type=int, default=8, metavar="N", help="of a request at most")
+    add("--attempts", type=int, default=10, metavar="N", help="of a request at most")
 
 
 def check(args: argparse.Namespace) -> None:

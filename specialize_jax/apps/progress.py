@@ -30,6 +30,11 @@ def bar(title: str, total: int) -> Done:
     return done
 
 
+def say(text: str) -> None:
+    """Prints a line on standard error, above a bar that stands there."""
+    tqdm.write(text, file=sys.stderr)
+
+
 def counter(title: str, total: int) -> Callable[[int, int], None]:
     """Returns a function that takes the number of items done so far, and of all of them.
 

@@ -92,6 +92,7 @@ async def _ask(
         attempts=args.attempts,
         pace=Pace(args.requests_per_minute),
         connections=args.concurrency,
+        say=progress.say,
     )
     wanted = sum(len(plan.asking.samples(question)) for question in plan.questions)
     shown = _Shown(plan, journal, wanted)
@@ -128,7 +129,7 @@ async def _first(
     def look(choices: list[wire.Choice]) -> None:
         top = plan.asking.top_logprobs
         if note := first_look.check(choices, top_logprobs=top, decode=plan.decode):
-            print(f"note: {note}")
+            progress.say(f"note: {note}")
 
     if not len(journal):
         job = next(asking.jobs(plan.asking, plan.questions, plan.prompt, journal))

@@ -94,6 +94,7 @@ class Loop:
         self._reserved = [0, 0]  # prompt and completion tokens that requests on their way may take
         self._changed = asyncio.Condition()
         self._stopped: str | None = None
+        self._refused: ValueError | None = None
         self._failed, self._in_a_row = 0, 0
         self._reason: str | None = None
         # Tokens a byte of prompt: what the replies said, at most; a guess before.
@@ -112,17 +113,25 @@ class Loop:
 
         async def work() -> None:
             for job in waiting:
-                await self._answer(job)
-                if self._stopped:
+                try:
+                    await self._answer(job)
+                except (Refused, names.NeedsTokenizer) as error:
+                    # Others may be on their way and paid for: they are waited for.
+                    self._refused = self._refused or error
+                    await self._release((0, 0))
+                if self._ends:
                     return
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(concurrency):
-                    group.create_task(work())
-        except* Exception as errors:
-            raise _first(errors) from None
+        # An error of another kind ends the others at once.
+        await asyncio.gather(*(work() for _ in range(concurrency)))
+        if self._refused:
+            raise self._refused
         return Outcome(self._stopped, self._failed, self._reason)
+
+    @property
+    def _ends(self) -> bool:
+        """Whether nothing more is to be asked."""
+        return bool(self._stopped or self._refused)
 
     async def first(self, job: Job, look: Callable[[list[wire.Choice]], None]) -> None:
         """Asks for a job alone, and keeps what came once it was looked at.
@@ -147,7 +156,7 @@ class Loop:
     async def _answer(self, job: Job) -> None:
         """Asks until every sample of a job is there; servers may send fewer than asked."""
         wanted = job.samples
-        while wanted and not self._stopped:
+        while wanted and not self._ends:
             part = job._replace(samples=wanted)
             kept = await self._ask(part, functools.partial(self._keep, part))
             if kept is None:
@@ -223,7 +232,7 @@ class Loop:
     async def _reserve(self, need: tuple[int, int]) -> bool:
         """Waits until a request may take its tokens; False where it never may."""
         async with self._changed:
-            while not self._stopped:
+            while not self._ends:
                 taken = [a + b for a, b in zip(self._journal.tokens, self._reserved, strict=True)]
                 # What was lost may have been charged as completion tokens, which cost most.
                 taken[1] += self._journal.lost
@@ -242,11 +251,3 @@ class Loop:
         async with self._changed:
             self._reserved = [a - b for a, b in zip(self._reserved, need, strict=True)]
             self._changed.notify_all()
-
-
-def _first(errors: BaseExceptionGroup) -> BaseException:
-    """Returns the first of some errors, out of all groups."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -29,6 +29,7 @@ Read = TypeVar("Read")
 
 _AGAIN = {408, 409, 425, 429}
 _LONGEST_WAIT = 60.0  # seconds between two attempts, where the server names no time
+_LONG_REST = 30.0  # seconds: a person may want to know
 _HELP = {
     401: "the server refuses the key: set OPENAI_API_KEY",
     403: "the server refuses the key: set OPENAI_API_KEY to one that may use this model",
@@ -140,6 +141,7 @@ class Client:
       attempts: of a request at most.
       pace: when requests may start.
       connections: open at one time, at most.
+      say: told where the server asks for a long rest.
 
     Attributes:
       retries: attempts that failed, by reason.
@@ -154,6 +156,7 @@ class Client:
         attempts: int,
         pace: Pace,
         connections: int,
+        say: Callable[[str], None] = lambda _: None,
     ):
         try:
             self._http = importlib.import_module("httpx2")
@@ -164,7 +167,7 @@ class Client:
         self.url = public(base_url)
         self._base, self._key = base_url.rstrip("/"), key
         self._timeout, self._attempts, self._pace = timeout, attempts, pace
-        self._connected = False
+        self._connected, self._say = False, say
         self.retries: dict[str, int] = {}
         self._client = self._http.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -216,6 +219,8 @@ class Client:
 
     async def _wait(self, error: Transient, attempt: int) -> None:
         if error.wait is not None:
+            if error.wait > _LONG_REST:
+                self._say(f"{self.url} ({error.reason}) asks to wait {error.wait:.0f} s")
             self._pace.rest(error.wait)
             # Those that were turned away together do not come back together.
             await asyncio.sleep(error.wait + random.uniform(0, 0.1 + 0.1 * error.wait))

@@ -1,5 +1,6 @@
 """From a served answer to a row of teacher records, or the reason why it is dropped."""
 
+import codecs
 import collections
 import dataclasses
 import re
@@ -74,7 +75,7 @@ def sample(
         return plain, collections.Counter(no_tokens=1)
     start = next(i for i, token in enumerate(tokens.values) if token.strip())
     last = wire.boundary(tokens.values, len(text[:end].encode()))
-    while last > start and not tokens.values[last - 1].strip():
+    while last > start and not _ends_well(tokens.values[start:last]):
         last -= 1
     if last <= start:
         return "empty"
@@ -90,6 +91,16 @@ def sample(
         start=start,
     )
     return made, tokens.counts
+
+
+def _ends_well(tokens: list[bytes]) -> bool:
+    """Whether tokens end neither in white space of its own nor within a character."""
+    if not tokens[-1].strip():
+        return False
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(b"".join(tokens))
+    waiting, _ = decoder.getstate()
+    return not waiting
 
 
 def judged_text(choice: wire.Choice, rules: Rules) -> str:

@@ -22,6 +22,7 @@ from specialize_jax.teacher.importers import token_to_bytes
 _ID_PREFIX = "token_id:"
 _TOKEN_ID = re.compile(rf"{_ID_PREFIX}(\d+)")
 _REPLACEMENT = "\ufffd"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LOST = _REPLACEMENT.encode()
 _LOST_PART = re.compile(f"{_REPLACEMENT}+|[^{_REPLACEMENT}]+")
 
@@ -70,14 +71,19 @@ def read(
     if token_id is not None and decode is not None:
         return Name(decode(token_id), token_id)
     if raw is None:
-        return Name(_bytes_of(string), token_id, string)
+        return Name(_bytes_of(string), token_id, sound(string))
     value = bytes(raw)
     return Name(None if _LOST in value else value, token_id, string)
 
 
+def sound(string: str) -> str:
+    """Returns a string with U+FFFD for each lone surrogate, which JSON can spell and UTF-8 not."""
+    return _SURROGATE.sub(_REPLACEMENT, string)
+
+
 @functools.lru_cache(2**17)  # a teacher says few strings, each again and again
 def _bytes_of(string: str) -> bytes | None:
-    value = token_to_bytes(string)
+    value = token_to_bytes(sound(string))
     return None if _LOST in value else value
 
 

@@ -115,7 +115,7 @@ def _choice(choice: Mapping[str, Any], decode: names.Decode | None) -> Choice:
         found = _completions(logprobs, ids, decode)
     else:
         found = None
-    return Choice(text, choice.get("finish_reason") or "unknown", found)
+    return Choice(names.sound(text), choice.get("finish_reason") or "unknown", found)
 
 
 def _chat(

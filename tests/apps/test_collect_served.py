@@ -1,5 +1,6 @@
 """`collect` from a server: a run that is killed, filters, limits, and what is refused."""
 
+import asyncio
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from specialize_jax.apps import main
 from specialize_jax.schemas import folders, records
 from specialize_jax.teacher.journal import Journal
 from specialize_jax.teacher.sampling import Sampling
+from tests.real_data import data_dir
 from tests.teacher.server import FAULTS, Server
 
 KEY = "sk-very-secret-1234"
@@ -178,6 +180,43 @@ def test_settings_of_a_run_that_got_nothing_bind_nobody(flags, tmp_path):
         assert main.main(flags(server)) == 1
         assert main.main(flags(server, top_logprobs=0)) == 0
     assert info(tmp_path)["k"] == 0 and info(tmp_path)["logprobs_temperature"] is None
+
+
+def test_what_is_on_its_way_is_kept_when_the_server_refuses(flags, tmp_path, capsys):
+    """A quota runs out: others had been asked already, and are paid for."""
+    with Quota() as server:
+        argv = flags(server, samples_per_request=1, logprobs_temperature=1, concurrency=6)
+        assert main.main(argv) == 1
+        assert "insufficient_quota" in capsys.readouterr().err
+        sent = server.done.total()
+        assert 1 < sent < 24 and len(journalled(tmp_path / "out")) == sent
+        server.left = 100
+        assert main.main(argv) == 0 and server.done.total() == 24
+
+
+class Quota(Server):
+    """Answers a few requests, slowly, and refuses at once what comes then."""
+
+    left = 6
+
+    async def _reply(self, writer, headers, payload, value, fault):
+        self.left -= 1
+        if self.left < 0:
+            said = {"error": {"message": "insufficient_quota", "code": "insufficient_quota"}}
+            return await self._send(writer, 429, said)
+        await asyncio.sleep(0.02 * (6 - self.left % 6))
+        return await super()._reply(writer, headers, payload, value, fault)
+
+
+def test_prompts_by_name_and_a_url_of_the_environment(flags, tmp_path, monkeypatch):
+    with Server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        changes = {"base_url": None, "answer_line": None, "prompt": "hint", "samples": 1}
+        assert main.main(flags(server, count=2, data_dir=data_dir(), **changes)) == 0
+        prompt = server.requests[0][1]["prompt"]
+        assert server.requests[0][1]["stop"] == ["\nQuestion:"]
+    assert prompt.endswith("What is 0 + 1?\nThe answer is 1.\nLet's think step by step")
+    assert info(tmp_path)["filter"]["answer_line"] is True
 
 
 def test_an_estimate_asks_nothing_and_writes_nothing(flags, tmp_path, capsys):

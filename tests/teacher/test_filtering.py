@@ -65,6 +65,14 @@ def test_chains_that_are_the_same_are_kept_once():
     assert found[1:] == ["duplicate", "duplicate"]
 
 
+def test_a_target_does_not_end_within_a_character():
+    raw = [b"The answer is 4", b"\xe2\x80", b"\x9d\n", b"x"]
+    strings = [token.decode(errors="replace") for token in raw]
+    steps = [wire.Step(Name(t, None, s), HALF, {}) for t, s in zip(raw, strings, strict=True)]
+    (row,) = rows(wire.Choice(b"".join(raw).decode(), "stop", steps))
+    assert records.target_text(row) == "The answer is 4"
+
+
 def test_tokens_that_are_not_the_text_leave_the_text():
     (row,) = rows(choice("The", "answer is 4", text="The answer is 4"))
     assert (row["completion"], row["token_bytes"]) == ("The answer is 4", [])

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specialize_jax import tokenizers
 from specialize_jax.schemas import NO_LOGPROB
 from specialize_jax.teacher import names, wire
 from specialize_jax.teacher.names import Name
+from tests.real_data import data_dir
 
 HALF = math.log(0.5)
 VOCABULARY = {7: b"The", 8: b" \xc3", 9: b"\x97", 10: b"\n", 11: b" x"}
@@ -183,6 +185,40 @@ def test_choices_by_index_and_of_two_the_first():
 def test_what_is_no_completion(body):
     with pytest.raises(wire.BadReply, match="expected"):
         wire.choices(body)
+
+
+def test_lone_surrogates_are_lost_characters():
+    (choice,) = wire.choices(completions(["a\ud83d"]))
+    assert choice.text == "a\ufffd" and choice.steps[0].name.bytes is None
+
+
+def test_ids_of_a_real_tokenizer():
+    """What a server's strings lose (half characters), its ids tell."""
+    p50k = tokenizers.load(str(data_dir() / "tokenizer_tiktoken" / "p50k_base.tiktoken"))
+    text = "Café × 😀 中文: $1,200\n"
+    ids = p50k.encode(text)
+    true = p50k.token_bytes(ids)
+    assert any("\ufffd" in token.decode(errors="replace") for token in true)
+    strings = [token.decode(errors="replace") for token in true]
+    body = completions([f"token_id:{i}" for i in ids], text)
+    assert read(body, lambda i: p50k.token_bytes([i])[0]).values == true
+    told = read(completions(strings, text))  # strings alone: joint bytes where they must be
+    assert b"".join(told.values) == text.encode() and len(told.values) <= len(true)
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer_t5/spiece.model", "tokenizer_mistral/tokenizer.model.v1"]
+)
+def test_bytes_of_a_sentencepiece_model(name, tmp_path):
+    path = tmp_path / "a.model"
+    path.write_bytes((data_dir() / name).read_bytes())
+    model = tokenizers.load(str(path))
+    text = "Three 3 apples" if "t5" in name else "Three 😀\n3 apples"
+    ids = model.encode(text)
+    assert b"".join(model.token_bytes(ids)) == b" " + text.encode()
+    assert model.token_bytes([model.eos_id]) == [b""]
+    with pytest.raises(ValueError, match="ids must be in"):
+        model.token_bytes([model.vocab_size])
 
 
 def test_prompt_logprobs():
