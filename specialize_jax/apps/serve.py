@@ -101,6 +101,7 @@ class Server(http.server.ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # of clients that ask at once, 5 would get through
 
     def __init__(self, address: tuple[str, int], worker: serving.Worker, name: str):
         self.worker, self.name, self.started = worker, name, int(time.time())
