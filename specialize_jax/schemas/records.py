@@ -18,6 +18,7 @@ A folder holds Parquet parts that `datasets.load_dataset("parquet")` reads, and
 | `dropped_candidates`     | candidates without mass (p = 0, -inf, <= -9999), dropped from steps  |
 | `shards`                 | `file`, `rows`, `sha256` of every part                               |
 | `source`                 | where the records came from                                          |
+| `summary`, `usage`, ...  | of a served teacher: how good it is, tokens and cost, filter, limits |
 """
 
 import itertools
