@@ -100,9 +100,20 @@ def _teacher(info: Info) -> dict[str, Any]:
         "label": info.label,
         "teacher": coerce.name(data.get("teacher")),
         **counts,
+        "shares": _teacher_shares(data.get("summary")),
         "dropped": coerce.numbers(data.get("dropped")),
         "dropped_candidates": coerce.number(data.get("dropped_candidates")),
     }
+
+
+def _teacher_shares(summary: Any) -> dict[str, float | None]:
+    """Returns in words how often a teacher was right, as `collect` summed it up."""
+    if not isinstance(summary, dict):
+        return {}
+    names = {"first_sample_accuracy": "first sample", "majority_accuracy": "majority"}
+    shares = {words: coerce.number(summary.get(key)) for key, words in names.items()}
+    passed = coerce.numbers(summary.get("pass_at_k"))
+    return {**shares, **{f"pass@{k}": share for k, share in passed.items()}}
 
 
 def _packed(info: Info) -> dict[str, Any]:

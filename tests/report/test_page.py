@@ -197,3 +197,12 @@ def test_a_missing_library_names_the_extra(monkeypatch, tmp_path, library, modul
     with pytest.raises(ModuleNotFoundError, match=rf"{library}.*specialize_jax\[report\]"):
         report.write([tmp_path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_how_often_a_teacher_was_right(tmp_path):
+    found = {"first_sample_accuracy": 0.625, "majority_accuracy": 0.875, "pass_at_k": {"1": 0.5}}
+    info = fixtures.teacher_info() | {"summary": found}
+    fixtures.write_json(tmp_path / "in" / "teacher_info.json", info)
+    report.write([tmp_path / "in"], tmp_path / "out")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "right answers: first sample 62.5% · majority 87.5% · pass@1 50.0%" in page
