@@ -14,7 +14,6 @@ from specialize_jax.apps import answering, student
 from specialize_jax.data import formats as formats_lib
 from specialize_jax.decoding import calculating
 from specialize_jax.schemas import Format
-from specialize_jax.training import checkpoints
 
 EPILOG = """\
 examples:
@@ -32,15 +31,7 @@ _BATCH_SIZE = 8
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help="to answer; - for stdin")
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="DIR",
-        help="a folder that `train` or `convert` wrote, or one of its checkpoints",
-    )
-    parser.add_argument(
-        "--step", type=int, metavar="N", help="of the checkpoint; default: the last"
-    )
+    student.add_arguments(parser)
     parser.add_argument(
         "--format", default=FORMAT, help=f"of the prompt (default: {FORMAT})", metavar="NAME"
     )
@@ -69,12 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top_k", type=int, metavar="K", help="draw among K tokens; default: all")
     parser.add_argument("--top_p", type=float, default=1.0, metavar="P", help="draw within this")
     parser.add_argument("--seed", type=int, default=0, help="of sampling")
-    parser.add_argument(
-        "--max_length", type=int, default=256, metavar="N", help="tokens of an answer at most"
-    )
-    parser.add_argument(
-        "--input_length", type=int, default=1024, metavar="N", help="tokens of a prompt at most"
-    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON a question")
 
 
@@ -105,11 +90,7 @@ def main(args: argparse.Namespace) -> int:
     prompt_format = formats_lib.parse(args.format)
     exemplars = read_exemplars(prompt_format, args.exemplars)
     questions = read_questions(args.questions)
-    folder, step = student.locate(args.checkpoint)
-    step = step if args.step is None else args.step
-    asked = student.read(folder)
-    if step is None and (step := checkpoints.latest_step(asked.checkpoints)) is None:
-        raise ValueError(f"no checkpoints in '{asked.checkpoints}'")
+    asked, step = student.named(args)
     answerer = asked.answerer(settings, min(len(questions), _BATCH_SIZE), args.input_length)
     prompts = [formats_lib.render_inputs(prompt_format, each, exemplars) for each in questions]
     for question, prompt in zip(questions, prompts, strict=True):

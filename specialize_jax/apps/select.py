@@ -1,7 +1,7 @@
 """`specialize-jax select MODEL_DIR`: the checkpoint that validates best, and how sure that is."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from specialize_jax.evaluation import selected, selection
@@ -64,35 +64,12 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def run(
-    model_dir: str,
-    *,
-    by: str = "out_of_distribution",
-    weights: Mapping[str, float] | None = None,
-    mode: str = "corrected",
-    formats: Sequence[str] | None = None,
-    calculator: str | None = None,
-    steps: Sequence[int] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> None:
+def run(model_dir: str, **rule: Any) -> None:
     """Chooses a checkpoint, writes `selected.json` and prints why.
 
     Arguments and errors are those of `evaluation.selected.build`.
     """
-    value = selected.build(
-        model_dir,
-        by=by,
-        weights=weights,
-        mode=mode,
-        formats=formats,
-        calculator=calculator,
-        steps=steps,
-        resamples=resamples,
-        seed=seed,
-        confidence=confidence,
-    )
+    value = selected.build(model_dir, **rule)
     path = selected.write(model_dir, value)
     for line in describe(value):
         print(line)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from specialize_jax.apps import completions, serving, student
-from specialize_jax.training import checkpoints
 
 EPILOG = """\
 example:
@@ -30,24 +29,10 @@ _PATHS = ("/v1/completions", _CHAT)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="DIR",
-        help="a folder that `train` or `convert` wrote, or one of its checkpoints",
-    )
-    parser.add_argument(
-        "--step", type=int, metavar="N", help="of the checkpoint; default: the last"
-    )
+    student.add_arguments(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (this machine's)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     parser.add_argument("--name", help="of the model to clients; default: the student's own")
-    parser.add_argument(
-        "--max_length", type=int, default=256, metavar="N", help="tokens of an answer at most"
-    )
-    parser.add_argument(
-        "--input_length", type=int, default=1024, metavar="N", help="tokens of a prompt at most"
-    )
     parser.add_argument(
         "--batch_size", type=int, default=16, metavar="B", help="answers decoded at a time"
     )
@@ -58,11 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Serves until it is interrupted or told to end."""
-    folder, step = student.locate(args.checkpoint)
-    step = step if args.step is None else args.step
-    asked = student.read(folder)
-    if step is None and (step := checkpoints.latest_step(asked.checkpoints)) is None:
-        raise ValueError(f"no checkpoints in '{asked.checkpoints}'")
+    asked, step = student.named(args)
     worker = serving.Worker(
         asked,
         asked.restore(step),

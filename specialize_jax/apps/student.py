@@ -1,5 +1,6 @@
 """A trained student in a folder of ours: what `evaluate` and `generate` ask."""
 
+import argparse
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -93,6 +94,39 @@ class Student(NamedTuple):
                 f"answer of {answer} tokens leaves none for the prompt"
             )
         return min(wanted, room)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that name a student, and say how much it reads and writes."""
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="DIR",
+        help="a folder that `train` or `convert` wrote, or one of its checkpoints",
+    )
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="of the checkpoint; default: the last"
+    )
+    parser.add_argument(
+        "--max_length", type=int, default=256, metavar="N", help="tokens of an answer at most"
+    )
+    parser.add_argument(
+        "--input_length", type=int, default=1024, metavar="N", help="tokens of a prompt at most"
+    )
+
+
+def named(args: argparse.Namespace) -> tuple[Student, int]:
+    """Returns the student and the step that flags name.
+
+    Raises:
+      CheckpointError, ValueError: see `read`; or there is no checkpoint.
+    """
+    folder, step = locate(args.checkpoint)
+    step = step if args.step is None else args.step
+    asked = read(folder)
+    if step is None and (step := checkpoints.latest_step(asked.checkpoints)) is None:
+        raise ValueError(f"no checkpoints in '{asked.checkpoints}'")
+    return asked, step
 
 
 def locate(path: epath.PathLike) -> tuple[epath.Path, int | None]:
