@@ -190,8 +190,8 @@ class Answerer:
         )
         questions = [slots.Question(*one) for one in zip(ids, numbers, strict=True)]
         answers: dict[int, dict[int, str]] = collections.defaultdict(dict)
-        both = student_slots.prepared(self.model, params)
-        for place, sample, tokens in self.engine.run(both, questions):
+        params = student_slots.prepared(self.model, params)
+        for place, sample, tokens in self.engine.run(params, questions):
             answers[place][sample] = self.tokenizer.decode(tokens)
             if len(answers[place]) == self.settings.samples:
                 yield place, [text for _, text in sorted(answers.pop(place).items())]

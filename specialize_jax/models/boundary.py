@@ -51,7 +51,9 @@ PREPARED, UNEMBED = "prepared_layers", "prepared_unembed"
 
 
 def prepare(params: Params, unembed: jax.Array, dtype: str) -> Params:
-    """Parameters as a decoding step reads them, so that no step cuts or casts any.
+    """Parameters, and beside them what a decoding step reads, cut and cast once.
+
+    Cutting costs T5 small about a fifth of a second a program, as much as decoding forty tokens.
 
     Args:
       params: of a student whose decoder is scanned over layers.
@@ -63,13 +65,7 @@ def prepare(params: Params, unembed: jax.Array, dtype: str) -> Params:
         return leaf.astype(dtype) if path[-1].key == "kernel" else leaf  # norms stay in float32
 
     layers = jax.tree_util.tree_map_with_path(cast, params["decoder"]["layers"])
-    rest = {name: part for name, part in params["decoder"].items() if name != "layers"}
-    kept = {name: part for name, part in params.items() if name.endswith("embedder")}
-    return kept | {
-        "decoder": rest,
-        PREPARED: unstack(layers),
-        UNEMBED: unembed.astype(dtype),
-    }
+    return params | {PREPARED: unstack(layers), UNEMBED: unembed.astype(dtype)}
 
 
 def unstack(stacked: Params) -> list[Params]:
