@@ -53,7 +53,8 @@ PREPARED, UNEMBED = "prepared_layers", "prepared_unembed"
 def prepare(params: Params, unembed: jax.Array, dtype: str) -> Params:
     """Parameters, and beside them what a decoding step reads, cut and cast once.
 
-    Cutting costs T5 small about a fifth of a second a program, as much as decoding forty tokens.
+    XLA's CPU backend cuts anew at every step what is cut within a loop: 6.7 ms a step of T5 small,
+    whose step on one row takes 5. What is prepared already stays as it is.
 
     Args:
       params: of a student whose decoder is scanned over layers.
@@ -64,6 +65,8 @@ def prepare(params: Params, unembed: jax.Array, dtype: str) -> Params:
     def cast(path: Any, leaf: jax.Array) -> jax.Array:
         return leaf.astype(dtype) if path[-1].key == "kernel" else leaf  # norms stay in float32
 
+    if PREPARED in params:
+        return params
     layers = jax.tree_util.tree_map_with_path(cast, params["decoder"]["layers"])
     return params | {PREPARED: unstack(layers), UNEMBED: unembed.astype(dtype)}
 
