@@ -101,6 +101,7 @@ def _greedy(
     model: Model, eos_id: int, max_length: int, params: Any, tokens: jax.Array
 ) -> jax.Array:
     """Answers [B, L]."""
+    params = model.prepare(params)  # outside of the loop
     decode_step = functools.partial(model.decode_step, params)
     cache = model.init_cache(params, tokens, max_length)
     shape = _shape(model, eos_id, max_length, tokens)
@@ -117,6 +118,7 @@ def _best_of_beams(
     model: Model, eos_id: int, settings: Settings, params: Any, tokens: jax.Array
 ) -> jax.Array:
     """Answers [B, L]."""
+    params = model.prepare(params)
     found, _ = decoding.beam(
         functools.partial(model.decode_step, params),
         model.init_cache(params, tokens, settings.max_length),
@@ -197,8 +199,8 @@ class Answerer:
         )
         questions = [slots.Question(*one) for one in zip(ids, numbers, strict=True)]
         answers: dict[int, dict[int, list[int]]] = collections.defaultdict(dict)
-        both = student_slots.prepared(self.model, params)
-        for place, sample, tokens in self.engine.run(both, questions):
+        params = student_slots.prepared(self.model, params)
+        for place, sample, tokens in self.engine.run(params, questions):
             answers[place][sample] = tokens
             if len(answers[place]) == self.settings.samples:
                 yield place, [ids for _, ids in sorted(answers.pop(place).items())]

@@ -30,7 +30,7 @@ def engine(
     calculator: str = "none",
     mesh: Mesh | None = None,
 ) -> slots.Engine:
-    """Returns an engine whose parameters are those of `prepared`.
+    """Returns an engine for a student.
 
     Args:
       model: the student.
@@ -61,11 +61,9 @@ def engine(
     return slots.Engine(
         slots.Functions(
             pad=functools.partial(models.pad_inputs, model),
-            encode=on_mesh(lambda params, tokens: model.init_cache(params[0], tokens, 1)),
+            encode=on_mesh(lambda params, tokens: model.init_cache(params, tokens, 1)),
             start_tokens=model.start_tokens,
-            decode_step=on_mesh(
-                lambda params, cache, tokens: model.decode_step(params[1], cache, tokens)
-            ),
+            decode_step=on_mesh(model.decode_step),
             empty=caches.empty,
             insert=caches.insert,
             widen=caches.widen,
@@ -96,9 +94,9 @@ def _preparing(model: Model) -> Callable[[Any], Any]:
     return jax.jit(model.prepare)
 
 
-def prepared(model: Model, params: Any) -> tuple[Any, Any]:
-    """Parameters for an engine: as they are, for reading prompts, and as a step reads them."""
-    return params, _preparing(model)(params)
+def prepared(model: Model, params: Any) -> Any:
+    """Returns `Model.prepare` of parameters, which an engine takes quickest."""
+    return _preparing(model)(params)
 
 
 def widths(longest: int) -> list[int]:

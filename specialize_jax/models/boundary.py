@@ -51,7 +51,10 @@ PREPARED, UNEMBED = "prepared_layers", "prepared_unembed"
 
 
 def prepare(params: Params, unembed: jax.Array, dtype: str) -> Params:
-    """Parameters as a decoding step reads them, so that no step cuts or casts any.
+    """Parameters, and beside them what a decoding step reads, cut and cast once.
+
+    XLA's CPU backend cuts anew at every step what is cut within a loop: 6.7 ms a step of T5 small,
+    whose step on one row takes 5. What is prepared already stays as it is.
 
     Args:
       params: of a student whose decoder is scanned over layers.
@@ -62,14 +65,10 @@ def prepare(params: Params, unembed: jax.Array, dtype: str) -> Params:
     def cast(path: Any, leaf: jax.Array) -> jax.Array:
         return leaf.astype(dtype) if path[-1].key == "kernel" else leaf  # norms stay in float32
 
+    if PREPARED in params:
+        return params
     layers = jax.tree_util.tree_map_with_path(cast, params["decoder"]["layers"])
-    rest = {name: part for name, part in params["decoder"].items() if name != "layers"}
-    kept = {name: part for name, part in params.items() if name.endswith("embedder")}
-    return kept | {
-        "decoder": rest,
-        PREPARED: unstack(layers),
-        UNEMBED: unembed.astype(dtype),
-    }
+    return params | {PREPARED: unstack(layers), UNEMBED: unembed.astype(dtype)}
 
 
 def unstack(stacked: Params) -> list[Params]:

@@ -9,10 +9,11 @@ Letters: `B` rows, `Tin` input tokens, `L` columns, `H` heads, `Dh` width of a h
     layers   per layer: input_key, input_value [B, H, Tin, Dh], own_key, own_value [B, H, L, Dh]
 
 Rows may begin at different times, and wait, yet all write one column at a time, so that writing is
-one slice: a column of its own for every row would be a scatter, a loop over rows in every layer on
-CPUs (1.9x the whole step at 64 rows of T5 small) and slow on TPUs. What stands in a row's columns,
-`written` says; relative positions and masks follow from it. The columns are a ring: a row's token
-is lost `L` steps after it was read, so a row may take `L` steps, those that it waits included.
+one slice on every platform. (On CPUs it does not matter: for 64 rows of T5 small the slice takes
+0.14 ms of a step of about 40, a scatter to a column of each row's own 0.12, a select 0.29.) What
+stands in a row's columns, `written` says; relative positions and masks follow from it. The columns
+are a ring: a row's token is lost `L` steps after it was read, so a row may take `L` steps, those
+that it waits included.
 """
 
 from typing import Any, NamedTuple, TypeAlias

@@ -136,7 +136,7 @@ def _prepare(config: GPT2Config, params: Params) -> Params:
 def _decode_step(
     config: GPT2Config, params: Params, cache: Cache, tokens: jax.Array
 ) -> tuple[jax.Array, Cache]:
-    params = params if boundary.PREPARED in params else _prepare(config, params)
+    params = _prepare(config, params)
     config = dataclasses.replace(config, dropout_rate=0.0)
     module = GPT2(config).bind({"params": params})
     step = caches.begin(cache, tokens)

@@ -52,8 +52,8 @@ class Model:
         reads: the family's start token, or a prompt's last token.
       init_cache: `init_cache(params, inputs [B, Tin], max_decode_length) -> cache`; encodes the
         inputs, or all of a prompt that comes before its last token, once.
-      prepare: `prepare(params)`: parameters as `decode_step` reads them. It takes both; who calls
-        it from more than one program, and each time with the same parameters, prepares them once.
+      prepare: `prepare(params) -> params` with what decoding would otherwise cut and cast at
+        every step beside them; `init_cache` and `decode_step` take both.
       decode_step: `decode_step(params, cache, tokens [B]) -> (logits [B, V] float32, cache)`. The
         returned cache has the given one's shapes and dtypes, so it can be carried by a loop and
         donated. Rows may be at different places (`index` [B]); where a token is below 0 the row

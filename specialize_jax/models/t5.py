@@ -124,7 +124,7 @@ def _init_cache(
 def _decode_step(
     config: T5Config, params: Params, cache: Cache, tokens: jax.Array
 ) -> tuple[jax.Array, Cache]:
-    params = params if boundary.PREPARED in params else _prepare(config, params)
+    params = _prepare(config, params)
     module = _without_dropout(config).bind({"params": params})
     step = caches.begin(cache, tokens)
     table = {"params": params["decoder"]["relpos_bias"]}

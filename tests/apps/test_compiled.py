@@ -34,9 +34,10 @@ def test_a_token_reads_each_weight_and_the_cache_once():
     # Self-attention, what attends to the inputs less their keys and values, feed-forward, head.
     weights = layers * (4 * 32 * inner + 2 * 32 * inner + 3 * 32 * 64) + 32 * 128
     keys_values = rows * layers * 2 * (inputs + most) * inner
-    masks = rows * inputs + 1  # and the index
+    # A byte an input; for each row what its columns hold, and how many it has read; the column.
+    masks = rows * inputs + 4 * (rows * most + rows + 1)
     # A copy of the weights lies on four chips, the cache on all eight.
-    read = 4 * weights / 4 + 4 * (keys_values + masks) / 8
+    read = 4 * weights / 4 + (4 * keys_values + masks) / 8
     assert found["token"]["memory"] == pytest.approx(read / 1e9)
     assert found["token"]["links"] == pytest.approx(2_000 / 1e6)
     attended = layers * 2 * (inputs + most) * inner
