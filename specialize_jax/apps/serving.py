@@ -193,6 +193,7 @@ def numbers(requests: Sequence[completions.Request]) -> list[int]:
 def _score(
     model: Model, top_k: int, params: Any, inputs: jax.Array, tokens: jax.Array
 ) -> decoding.Scores:
+    params = model.prepare(params)
     cache = model.init_cache(params, inputs, tokens.shape[1])
     return decoding.score(
         functools.partial(model.decode_step, params),
