@@ -58,18 +58,9 @@ def engine(
         wide = np.zeros(max(model.config.vocab_size, len(halting)), bool)
         wide[: len(halting)] = halting
         halting = wide
-    on_mesh = functools.partial(_on_mesh, mesh)
     shards = 1 if mesh is None else partitioning.batch_shards(mesh)
     return slots.Engine(
-        slots.Functions(
-            pad=functools.partial(models.pad_inputs, model),
-            encode=on_mesh(lambda params, tokens: model.init_cache(params, tokens, 1)),
-            start_tokens=model.start_tokens,
-            decode_step=on_mesh(model.decode_step),
-            empty=caches.empty,
-            insert=caches.insert,
-            widen=caches.widen,
-        ),
+        functions(model, mesh),
         choose,
         slots=rows,
         max_length=max_length,
@@ -80,7 +71,20 @@ def engine(
         group=-(-rows // (8 * shards)) * shards,
         halting=halting,
         respond=respond,
-        place=on_mesh(_constrained),
+        place=_on_mesh(mesh, _constrained),
+    )
+
+
+def functions(model: Model, mesh: Mesh | None = None) -> slots.Functions:
+    """Returns a student's functions, for the default device or a mesh."""
+    return slots.Functions(
+        pad=functools.partial(models.pad_inputs, model),
+        encode=_on_mesh(mesh, lambda params, tokens: model.init_cache(params, tokens, 1)),
+        start_tokens=model.start_tokens,
+        decode_step=_on_mesh(mesh, model.decode_step),
+        empty=caches.empty,
+        insert=caches.insert,
+        widen=caches.widen,
     )
 
 
