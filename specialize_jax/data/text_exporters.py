@@ -1,13 +1,13 @@
 """Teacher records as text in the field names of other trainers.
 
-| trainer | form                | as text                          | as chat                        |
-|---------|---------------------|----------------------------------|--------------------------------|
-| TRL     | `prompt_completion` | `prompt`, `completion`           | the same, of messages          |
-| TRL     | `messages`          |                                  | `messages`                     |
-| TRL     | `preference`        | `prompt`, `chosen`, `rejected`   | the same, of messages          |
-| axolotl | `messages`          |                                  | `messages`                     |
-| axolotl | `alpaca`            | `instruction`, `input`, `output` |                                |
-| axolotl | `preference`        | `prompt`, `chosen`, `rejected`   | `messages`, and a message each |
+| trainer | form                | as text                          | as chat                 |
+|---------|---------------------|----------------------------------|-------------------------|
+| TRL     | `prompt_completion` | `prompt`, `completion`           | the same, of messages   |
+| TRL     | `messages`          |                                  | `messages`              |
+| TRL     | `preference`        | `prompt`, `chosen`, `rejected`   | the same, of messages   |
+| axolotl | `messages`          |                                  | `messages`              |
+| axolotl | `alpaca`            | `instruction`, `input`, `output` |                         |
+| axolotl | `preference`        | `prompt`, `chosen`, `rejected`   | `messages`, the same    |
 
 TRL (read at commit f2cd577): SFTTrainer takes `prompt_completion` and `messages`, DPOTrainer
 `preference` (https://huggingface.co/docs/trl/dataset_formats); GKDTrainer and GOLDTrainer take

@@ -2,8 +2,9 @@
 
 Letters: `T` teacher tokens of a completion, `K` candidates at a step (may vary, may be 0).
 
-A folder holds Parquet parts that `datasets.load_dataset("parquet")` reads, and
-`teacher_info.json`:
+A folder holds Parquet parts that `datasets` reads, and `teacher_info.json`. They are named by
+`datasets.load_dataset("parquet", data_files="DIR/part-*.parquet", split="train")`; by
+`data_dir="DIR"` it would take the JSON files beside them, and DIR/wrong, for parts too.
 
 | key                      | meaning                                                              |
 |--------------------------|----------------------------------------------------------------------|

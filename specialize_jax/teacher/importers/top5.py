@@ -43,7 +43,9 @@ def choice(steps: Steps, where: str) -> wire.Choice:
         except ValueError as error:
             raise SchemaError(f"{where}: step {number}: {error}: {others}") from error
         found.append(step)
-    told = b"".join(step.name.bytes or b"" for step in found)
+    told = b"".join(
+        step.name.string.encode() if step.name.bytes is None else step.name.bytes for step in found
+    )
     text = told.decode(errors="ignore")  # the last token may cut a character
     if not told.startswith(text.encode()) or not found:
         raise SchemaError(f"{where}: expected tokens that make a text, got {told[:80]!r}")
