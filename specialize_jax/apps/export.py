@@ -79,6 +79,8 @@ def main(args: argparse.Namespace) -> int:
     form = args.form or FORMATS[args.to]
     if (args.to, form) != ("axolotl", KD):
         found = text_exporters.find(args.to, form, chat=args.chat)
+        if args.bos_id is not None:
+            raise ValueError(f"--bos_id: goes with --form {KD} only")
         rows = export_text.Rows(args, found, form == text_exporters.PREFERENCE)
         _write(out, rows.tables(), found.schema)
         print(f"{rows.written} rows in {out}{rows.left_out()}")
