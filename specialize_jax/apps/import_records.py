@@ -11,7 +11,7 @@ from specialize_jax import answers
 from specialize_jax.apps import collect_flags, data_dir, provenance
 from specialize_jax.schemas import SchemaError, faults, folders
 from specialize_jax.schemas import records as schema
-from specialize_jax.teacher import filtering, importers, records
+from specialize_jax.teacher import collect, filtering, importers, records
 
 EPILOG = """\
 examples:
@@ -167,6 +167,8 @@ def _text(
     """Returns chains of text as a source."""
     rules = collect_flags.rules(args, answer_line=False)
     asked = importers.questions.read(questions, kind=layout.kind) if questions else None
+    if asked is not None:
+        collect.check_questions(asked)
 
     def rows(bad: faults.Faults) -> Iterator[dict[str, Any] | str]:
         return importers.chains.rows(file, layout, rules, questions=asked, faults=bad)

@@ -127,6 +127,19 @@ def test_flags_that_say_too_little_or_too_much(arguments, message, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
+def test_questions_of_their_own_file(tmp_path, capsys):
+    chains, questions = tmp_path / "said.jsonl", tmp_path / "asked.jsonl"
+    chains.write_text('{"of": 1, "said": ["So 2", "So 3"]}\n')
+    questions.write_text('{"id": 1, "question": "1+1?", "answer": "2"}\n')
+    own = ("--source=chains", f"--file={chains}", f"--questions={questions}", "--field=id=of")
+    assert run("import", *own, "--field=chain=said", f"--out={tmp_path}") == 0
+    (row,) = rows_of(tmp_path / "chains")[1]
+    assert (row["example_id"], row["completion"], row["gold_answer"]) == ("1", "So 2", "2")
+    questions.write_text(questions.read_text() * 2)
+    assert run("import", *own, "--field=chain=said", f"--out={tmp_path / 'b'}") == 1
+    assert "the id '1' stands twice" in capsys.readouterr().err
+
+
 def test_a_file_of_one_s_own_in_a_public_form_needs_no_data_folder(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("SPECIALIZE_JAX_DATA", raising=False)
     path = tmp_path / "mine.jsonl"

@@ -21,8 +21,8 @@ a server's answers are; `teacher.records` keeps the right ones and writes them.
 """
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from etils import epath
 
@@ -49,14 +49,29 @@ __all__ = [
 ]
 
 _Rows = Iterator[dict[str, Any] | str]
+# data folder, another file, rules, faults -> rows
+_Read = Callable[[epath.Path, str | None, filtering.Rules, Faults | None], _Rows]
 _GSM8K = ("gsm8k", "train.jsonl")
 _GSM8K_LAYOUT = chains.Layout(FORMS["gsm8k"], stem="gsm8k/train")
 
 
-class Read(Protocol):
-    """Reads a source: data folder -> rows of `schemas.records` or, for a drop, the reason."""
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where records come from.
 
-    def __call__(
+    Attributes:
+      read: reads them; `rows` is how it is called.
+      info: what `teacher_info.json` says of the source.
+      answer_line: whether an answer ends with its line that says "answer is", if nobody says so.
+      needs_file: whether there is no public file of it.
+    """
+
+    read: _Read
+    info: dict[str, Any]
+    answer_line: bool = False
+    needs_file: bool = False
+
+    def rows(
         self,
         data_dir: epath.Path,
         *,
@@ -64,69 +79,46 @@ class Read(Protocol):
         rules: filtering.Rules | None = None,
         faults: Faults | None = None,
     ) -> _Rows:
-        """Yields rows.
+        """Yields rows of `schemas.records` or, for a drop, the reason.
 
         Args:
           data_dir: the folder of public data.
           file: another file of the same form.
-          rules: what is kept.
+          rules: what is kept; None for the rules of the source.
           faults: what a bad row does; None ends the work.
+
+        Raises:
+          ValueError: a file is needed, and none is given.
+          SchemaError: a file or a row is not as it should be.
         """
-
-
-class Source(NamedTuple):
-    """Where records come from.
-
-    Attributes:
-      rows: reads them.
-      info: what `teacher_info.json` says of the source.
-      answer_line: whether an answer ends with its line that says "answer is", if nobody says so.
-      needs_file: whether there is no public file of it.
-    """
-
-    rows: Read
-    info: dict[str, Any]
-    answer_line: bool = False
-    needs_file: bool = False
+        if self.needs_file and file is None:
+            raise ValueError("no such file was published: expected one")
+        kept = filtering.Rules(answer_line=self.answer_line) if rules is None else rules
+        return self.read(data_dir, file, kept, faults)
 
 
 def _gsm8k(
-    data_dir: epath.Path,
-    *,
-    file: str | None = None,
-    rules: filtering.Rules | None = None,
-    faults: Faults | None = None,
+    data_dir: epath.Path, file: str | None, rules: filtering.Rules, faults: Faults | None
 ) -> _Rows:
     layout = _GSM8K_LAYOUT if file is None else dataclasses.replace(_GSM8K_LAYOUT, stem=None)
-    path = file or data_dir.joinpath(*_GSM8K)
-    return chains.rows(path, layout, rules or filtering.Rules(answer_line=False), faults=faults)
+    return chains.rows(file or data_dir.joinpath(*_GSM8K), layout, rules, faults=faults)
 
 
 def _top5(
-    data_dir: epath.Path,
-    *,
-    file: str | None = None,
-    rules: filtering.Rules | None = None,
-    faults: Faults | None = None,
+    data_dir: epath.Path, file: str | None, rules: filtering.Rules, faults: Faults | None
 ) -> _Rows:
     path = file or data_dir / "codex_top5_steps" / "codex_top5_steps.jsonl"
     train = data_dir.joinpath(*_GSM8K)
     # Lines of another file may bring their own gold answers.
     needed = file is None or train.exists()
     golds = [asked.answer for asked in questions.read(train)] if needed else []
-    return top5.rows(path, golds, rules or filtering.Rules(), faults=faults)
+    return top5.rows(path, golds, rules, faults=faults)
 
 
 def _text_log(
-    data_dir: epath.Path,
-    *,
-    file: str | None = None,
-    rules: filtering.Rules | None = None,
-    faults: Faults | None = None,
+    data_dir: epath.Path, file: str | None, rules: filtering.Rules, faults: Faults | None
 ) -> _Rows:
-    if file is None:
-        raise ValueError("a log of 2301.12726's code was never published: expected a file")
-    return text_log.rows(file, rules or filtering.Rules(), faults=faults)
+    return text_log.rows(file or "", rules, faults=faults)
 
 
 _CODEX = {

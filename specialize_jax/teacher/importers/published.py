@@ -1,7 +1,7 @@
 """Public files of chains by a name: where they lie in the data folder, and how they are read.
 
 Both sets answer test questions: samples of teachers' text, and for evaluation. A student trained on
-them must not be scored on those questions; `evaluate` counts such questions as contaminated.
+them must not be scored on those questions, which `evaluate` finds by their text.
 """
 
 from typing import Any, NamedTuple

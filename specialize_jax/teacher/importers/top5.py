@@ -39,7 +39,8 @@ def choice(steps: Steps, where: str) -> wire.Choice:
         try:
             top = {name: _log(p) for name, p in others}
             step = wire.Step(names.read(token, None, None, None), _log(own), top)
-            clean(names.candidates(top, None)[0])
+            if math.fsum(p for _, p in others) > 1:  # rounding, or an error that `clean` tells
+                clean(names.candidates(top, None)[0])
         except ValueError as error:
             raise SchemaError(f"{where}: step {number}: {error}: {others}") from error
         found.append(step)
