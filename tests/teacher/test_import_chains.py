@@ -6,6 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from etils import epath
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from specialize_jax.schemas import SchemaError, records
 from specialize_jax.schemas.faults import Faults
@@ -164,6 +166,35 @@ def test_a_bad_line_is_named_and_skipped_if_wished(file, change, message):
     rows = read(path, *pairs, form="completion", faults=faults)
     assert [r if isinstance(r, str) else r["example_id"] for r in rows] == ["bad_line", "a", "b"]
     assert len(faults.found) == 1 and "own.jsonl:2: " in faults.found[0]
+
+
+_ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+    | st.sampled_from([CHAIN, "1+1?", "\ud800", "#### 2", "#### "]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["role", "content", "text", "a"]), inner, max_size=3)
+    | st.sampled_from([[USER], [ASSISTANT], [USER, ASSISTANT]]),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(list(importers.FORMS)),
+    st.lists(st.dictionaries(st.sampled_from(
+        ["question", "prompt", "completion", "messages", "rationale", "answer", "instruction",
+         "input", "output", "gold", "id", "kind"]), _ANY), max_size=3),
+)  # fmt: skip
+def test_whatever_a_field_holds_is_a_record_or_a_named_fault(tmp_path_factory, form, lines):
+    path = write(tmp_path_factory.mktemp("own") / "own.jsonl", [*lines, {"id": "good"}])
+    faults = Faults("skip")
+    rows = read(path, "gold=gold", "id=id", form=form, faults=faults)  # checks every row
+    assert rows.count("bad_line") == len(faults.found) >= 1
+    assert all(str(path) in text for text in faults.found)
+    kept = [row for row in rows if not isinstance(row, str)]
+    pa.Table.from_pylist(
+        [{n: row[n] for n in records.ARROW_SCHEMA.names} for row in kept], records.ARROW_SCHEMA
+    )
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,41 @@ def test_a_damaged_log_is_named_and_skipped_if_wished(log, old, new, message, ke
     assert faults.found and rows.count("bad_line") == len(faults.found)
 
 
+_DAMAGE = st.lists(
+    st.tuples(
+        st.integers(0, 10_000),
+        st.integers(0, 30),
+        st.sampled_from(
+            [b"", b"\n", b"'", b"\\", b"\\x", b"\0", b"\xff", b"1.2.3", b"||| ", b"<<", b">> "]
+            + [b"\nQuestion 3: ", b"\nAnswer: ", b"\nModel output 1: ", b"\nPer-step decode: "]
+        ),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_DAMAGE)
+def test_whatever_is_damaged_is_skipped_or_told_and_nothing_else_breaks(tmp_path_factory, damage):
+    other = steps(*ECHO, "So", " the answer is", " 2", "\n")
+    content = logged(0, "1+1?", "#### 2", [RIGHT, other]).encode()
+    for place, gone, put in damage:
+        at = place % len(content)
+        content = content[:at] + put + content[at + gone :]
+    path = tmp_path_factory.mktemp("log") / "log.txt"
+    good = logged(1, "2?", "#### 2", [RIGHT]).encode()
+    faults = Faults("skip")
+    rows = read(path, content + b"\nPer-step decode: \n" + good, faults)
+    assert rows.count("bad_line") == len(faults.found)
+    for row in rows:
+        if not isinstance(row, str):
+            records.check_row({name: row[name] for name in records.ARROW_SCHEMA.names})
+    if faults.found:
+        with pytest.raises(SchemaError):
+            read(path, content + b"\nPer-step decode: \n" + good)
+
+
 @pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
 def test_a_log_that_ends_early_keeps_what_is_whole(log, part):
     content = logged(0, "1+1?", "#### 2", [RIGHT]) + logged(1, "2?", "#### 2", [RIGHT])

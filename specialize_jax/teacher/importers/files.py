@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from specialize_jax.schemas import SchemaError
+from specialize_jax.teacher import names
 
 Found = tuple[str, "dict[str, Any] | SchemaError"]
 
@@ -102,8 +103,19 @@ def _json(path: epath.Path) -> Iterator[Found]:
 
 def _object(value: Any, where: str) -> dict[str, Any] | SchemaError:
     if isinstance(value, dict):
-        return value
+        return {name: _sound(inner) for name, inner in value.items()}
     return SchemaError(f"{where}: expected a JSON object, got {type(value).__name__}")
+
+
+def _sound(value: Any) -> Any:
+    """Returns a JSON value whose strings UTF-8 can spell, with U+FFFD for what it cannot."""
+    if isinstance(value, str):
+        return value if value.isascii() else names.sound(value)
+    if isinstance(value, list):
+        return [_sound(inner) for inner in value]
+    if isinstance(value, dict):
+        return {name: _sound(inner) for name, inner in value.items()}
+    return value
 
 
 def _parquet(path: epath.Path) -> Iterator[Found]:

@@ -37,7 +37,7 @@ _OUTPUT = re.compile(r"Model output (\d+): ")
 _STEPS = "Per-step decode: "
 # The repr of a string, and its probability; then perhaps the end of the step.
 _ENTRY = re.compile(
-    r"<<('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")>> ([0-9.]+|nan|inf) ?( ?\|\|\| ?)?"
+    r"<<('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")>> (\d+\.\d+|nan|inf) ?( ?\|\|\| ?)?"
 )
 
 
@@ -201,7 +201,10 @@ def _steps(line: str, output: _Output, where: str) -> top5.Steps | SchemaError:
     step: list[tuple[str, float]] = []
     at = len(_STEPS)
     while entry := _ENTRY.match(line, at):
-        step.append((_string(entry[1]), float(entry[2])))
+        try:
+            step.append((_string(entry[1]), float(entry[2])))
+        except (SyntaxError, ValueError):  # an escape that Python does not write
+            break
         at = entry.end()
         if entry[3]:
             found.append(step)
