@@ -19,7 +19,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from specialize_jax import answers
 from specialize_jax.schemas import SchemaError
 from specialize_jax.teacher.importers import gold
 
@@ -176,10 +175,7 @@ def kind(row: Mapping[str, Any], fields: Fields, default: str, where: str) -> st
     Raises:
       SchemaError: it is unknown.
     """
-    found = default if fields.kind is None else get(row, fields.kind)
-    if found not in answers.KINDS:
-        raise SchemaError(f"{where}: unknown kind {found!r}; choices: {', '.join(answers.KINDS)}")
-    return found
+    return gold.check_kind(default if fields.kind is None else get(row, fields.kind), where)
 
 
 def _text(row: Mapping[str, Any], name: str, where: str) -> str:

@@ -62,6 +62,17 @@ def with_answer(chain: str, final: str) -> str:
     return f"{chain.rstrip()}\nThe answer is {final}"
 
 
+def check_kind(value: Any, where: str) -> str:
+    """Returns a kind of answers that somebody's file names.
+
+    Raises:
+      SchemaError: it is none of `answers.KINDS`.
+    """
+    if value not in answers.KINDS:
+        raise SchemaError(f"{where}: unknown kind {value!r}; choices: {', '.join(answers.KINDS)}")
+    return value
+
+
 def read_gold(value: Any, kind: str, where: str, mark: str = MARK) -> str:
     """Returns a gold answer as records keep it; empty for None and for blank text.
 

@@ -2,7 +2,6 @@
 
 from etils import epath
 
-from specialize_jax import answers
 from specialize_jax.schemas import SchemaError
 from specialize_jax.teacher.importers import files, gold
 
@@ -29,9 +28,7 @@ def read(
             break
         if not isinstance(row.get("question"), str) or not row["question"].strip():
             raise SchemaError(f"{where}: expected a string 'question', got {sorted(row)}")
-        own = row.get("kind", kind)
-        if own not in answers.KINDS:
-            raise SchemaError(f"{where}: unknown kind '{own}'; choices: {', '.join(answers.KINDS)}")
+        own = gold.check_kind(row.get("kind", kind), where)
         answer = str(row.get("answer", ""))
         if gold.MARK in answer:
             answer = gold.gsm8k_parts(answer, where)[1]
