@@ -29,8 +29,11 @@ def read(path: str, *, limit: int | None = None) -> list[Question]:
     for number, (where, row) in enumerate(importers.read_jsonl(epath.Path(path))):
         if limit is not None and number >= limit:
             break
+        row = {name: value for name, value in row.items() if value is not None}
         if not isinstance(row.get("question"), str) or not row["question"].strip():
             raise SchemaError(f"{where}: expected a string 'question', got {sorted(row)}")
+        if not _is_unicode(row["question"]):
+            raise SchemaError(f"{where}: 'question' holds half a character (a lone surrogate)")
         kind = row.get("kind", "number")
         if kind not in answers.KINDS:
             raise SchemaError(
@@ -90,6 +93,11 @@ def read_answers(path: str, questions: Sequence[Question]) -> dict[str, list[str
             )
         found[str(id_)].append(text)
     return dict(found)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can say a text: JSON can spell more."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _check_there(path: str, flag: str) -> None:
