@@ -10,6 +10,7 @@ from etils import epath
 from specialize_jax.schemas import SchemaError, folders, records
 from specialize_jax.teacher import importers
 from specialize_jax.teacher import records as record_files
+from specialize_jax.teacher.steps import clean
 from tests.real_data import data_dir
 
 
@@ -165,6 +166,13 @@ def test_candidates_without_mass_are_dropped_and_rounding_is_forgiven():
     assert math.fsum(map(math.exp, logprobs)) == pytest.approx(1)
     with pytest.raises(SchemaError, match="here: candidate mass 1.0100"):
         importers.candidates([["a", 0.41], ["b", 0.6]], "here")
+
+
+def test_candidates_of_the_same_bytes_are_one():
+    pairs = [("a", 0.5), ("b", 0.3), ("a", 0.1), ("b", 0.3)]
+    names, logprobs, _ = clean([(name.encode(), math.log(share)) for name, share in pairs])
+    assert names == [b"a", b"b"]
+    assert list(map(math.exp, logprobs)) == pytest.approx([0.6, 0.3])
 
 
 def test_real_codex_records():
