@@ -27,10 +27,9 @@ def clean(
     """
     kept: dict[bytes, float] = {}
     without = 0
-    for name, logprob in pairs:
+    for name, logprob in dict.fromkeys(pairs):
         if logprob > NO_LOGPROB:
-            is_other = kept.get(name, logprob) != logprob
-            kept[name] = _sum(kept[name], logprob) if is_other else logprob
+            kept[name] = _sum(kept[name], logprob) if name in kept else logprob
         else:
             without += 1
     order = sorted(kept, key=kept.__getitem__, reverse=True)[:most]
