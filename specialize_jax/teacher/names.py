@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from specialize_jax.teacher.importers import token_to_bytes
+from specialize_jax.teacher.steps import token_to_bytes
 
 _ID_PREFIX = "token_id:"
 _TOKEN_ID = re.compile(rf"{_ID_PREFIX}(\d+)")

@@ -159,13 +159,6 @@ def test_flags_that_would_waste_what_is_paid(flags, capsys, changes, expected):
     assert expected in capsys.readouterr().err
 
 
-def test_half_a_character_in_a_question_is_named(flags, tmp_path, capsys):
-    argv = flags("http://127.0.0.1:9/v1")
-    (tmp_path / "questions.jsonl").write_text('{"question": "\\ud800?", "answer": "1"}\n')
-    assert main.main(argv) == 1
-    assert "questions.jsonl:1: 'question' holds half a character" in capsys.readouterr().err
-
-
 def test_a_bar_goes_on_from_an_earlier_run(capsys):
     move = progress.bar("collect", 10, done=4)
     assert "4/10" in capsys.readouterr().err
