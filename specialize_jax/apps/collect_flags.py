@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 from typing import Any
 
@@ -15,6 +16,9 @@ from specialize_jax.teacher import budget, filtering, prompts, sampling
 
 URL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 _PROMPTS = "cot_prompts"
+# Fields of a request that `--extra_body` cannot change: the first gives replies in pieces; others
+# are counted, or named by flags.
+_NOT_EXTRA = {"stream", "n", "best_of", "model", "prompt", "messages", "max_tokens", "temperature"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,11 +119,39 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name}: expected at least {number}, got {getattr(args, name)}")
     if not isinstance(args.extra_body, dict):
         raise ValueError(f"--extra_body: expected a JSON object, got {args.extra_body!r}")
+    if wrong := sorted(_NOT_EXTRA & set(args.extra_body)):
+        raise ValueError(
+            f"--extra_body: {', '.join(wrong)} cannot be set there: replies are read whole, and "
+            "flags say the rest"
+        )
+    _check_logprobs_temperature(args.logprobs_temperature)
+    if args.system and args.api != "chat":
+        raise ValueError("--system: only --api chat has a system message")
+
+
+def _check_logprobs_temperature(value: str) -> None:
+    if value in ("ask", "unknown"):
+        return
+    try:
+        is_known = 0 < float(value) < math.inf
+    except ValueError:
+        is_known = False
+    if not is_known:
+        raise ValueError(
+            f"--logprobs_temperature: expected 'ask', 'unknown' or a number above 0, got '{value}'"
+        )
 
 
 def key() -> str | None:
-    """Returns the key of the environment; None without one."""
-    return os.environ.get(KEY_VARIABLE) or None
+    """Returns the key of the environment; None without one.
+
+    Raises:
+      ValueError: no header can carry it; the message does not tell it.
+    """
+    found = os.environ.get(KEY_VARIABLE, "").strip()  # a file's last newline often comes along
+    if not (found.isascii() and found.isprintable()):
+        raise ValueError(f"{KEY_VARIABLE}: expected printable ASCII, got other characters in it")
+    return found or None
 
 
 def prompt(args: argparse.Namespace) -> tuple[prompts.Form, str | None]:
@@ -129,6 +161,10 @@ def prompt(args: argparse.Namespace) -> tuple[prompts.Form, str | None]:
       ValueError: the file is missing, or lacks what it needs.
     """
     form = prompts.FORMS.get(args.prompt)
+    if form is None and not epath.Path(args.prompt).is_file():
+        raise SchemaError(
+            f"--prompt: there is no file '{args.prompt}'; by name: {', '.join(prompts.FORMS)}"
+        )
     if form is None:
         form = prompts.Form(_text(args.prompt, "--prompt"), answer_line=False)
     exemplars = _text(args.exemplars, "--exemplars") if args.exemplars else None

@@ -6,6 +6,7 @@ The records are made from the journal alone, so that another filter asks nothing
 
 import argparse
 import asyncio
+import itertools
 import json
 import pathlib
 import time
@@ -15,10 +16,11 @@ from specialize_jax.apps import collect_flags, progress, served_plan, served_rec
 from specialize_jax.decoding import voting
 from specialize_jax.schemas import SchemaError, folders
 from specialize_jax.teacher import asking, budget, filtering, first_look, sampling, summary, wire
-from specialize_jax.teacher.client import Client, Pace, Refused
+from specialize_jax.teacher.client import Client, Pace, Refused, Transient
 from specialize_jax.teacher.journal import Entry, Journal
 
 _SETTINGS = "settings.json"
+_LOOKED_AT = 5  # requests at most, one after another, before many are asked at once
 
 
 def main(args: argparse.Namespace) -> int:
@@ -126,15 +128,25 @@ async def _first(
     if path.exists():
         return
 
+    was_seen = bool(len(journal))
+
     def look(choices: list[wire.Choice]) -> None:
+        nonlocal was_seen
+        was_seen = any(choice.text.strip() for choice in choices)
         top = plan.asking.top_logprobs
         if note := first_look.check(choices, top_logprobs=top, decode=plan.decode):
             progress.say(f"note: {note}")
 
-    if not len(journal):
-        job = next(asking.jobs(plan.asking, plan.questions, plan.prompt, journal))
+    jobs = asking.jobs(plan.asking, plan.questions, plan.prompt, journal)
+    for job in itertools.islice(jobs, _LOOKED_AT):  # answers may be empty
+        if was_seen:
+            break
         await loop.first(job, look)
-    included = await _included(args, plan, client, journal)
+    try:
+        included = await _included(args, plan, client, journal)
+    except (Refused, Transient) as error:
+        progress.say(f"note: the temperature that log-probabilities include is not known: {error}")
+        return
     folders.write_json(path, {"logprobs_temperature": included, "server": client.url})
 
 
@@ -165,9 +177,7 @@ class _Shown:
         self._plan, self._journal = plan, journal
         self._tally = summary.Tally(voting.majority_vote, plan.rules.mode)
         self._start, self._tokens = time.monotonic(), 0
-        self._bar = progress.bar("collect", wanted)
-        if len(journal):
-            self._bar(len(journal))
+        self._bar = progress.bar("collect", wanted, done=len(journal))
 
     def answered(
         self, job: asking.Job, found: list[tuple[int, wire.Choice]], tokens: tuple[int, int]
@@ -179,5 +189,5 @@ class _Shown:
         self._tokens += tokens[1]
         speed = self._tokens / max(time.monotonic() - self._start, 1e-9)
         cost = self._plan.budget.cost(*self._journal.tokens)
-        right = self._tally.right / max(self._tally.samples, 1)
+        right = self._tally.right / max(self._tally.judged, 1)
         self._bar(len(found), note=f"{right:.1%} right, {speed:.0f} tokens/s, cost {cost:.2f}")

@@ -16,6 +16,7 @@ from specialize_jax.evaluation.readers import Question
 from specialize_jax.schemas import folders
 from specialize_jax.schemas import records as schema
 from specialize_jax.teacher import asking, filtering, records, summary, wire
+from specialize_jax.teacher.client import public
 from specialize_jax.teacher.journal import Journal
 
 MEASURED = "measured.json"
@@ -77,7 +78,9 @@ def _info(
     outcome: asking.Outcome,
 ) -> dict[str, Any]:
     settings = plan.settings
-    measured = json.loads((out / "requests" / MEASURED).read_text())
+    path = out / "requests" / MEASURED
+    # Absent where the server would not be measured.
+    measured = json.loads(path.read_text()) if path.exists() else {}
     prompt, completion = journal.tokens
     wanted = sum(len(plan.asking.samples(question)) for question in plan.questions)
     used = {"any_answer": args.any_answer, "keep_wrong": args.keep_wrong}
@@ -85,9 +88,9 @@ def _info(
         "teacher": {"name": args.model, "revision": None},
         "tokenizer": {"name": args.teacher_tokenizer, "sha256": settings["tokenizer"]},
         "sampling": settings,
-        "logprobs_temperature": measured["logprobs_temperature"],
+        "logprobs_temperature": measured.get("logprobs_temperature"),
         "prompt_template_sha256": settings["prompt_template_sha256"],
-        "source": f"specialize-jax collect from {measured['server']}",
+        "source": f"specialize-jax collect from {measured.get('server', public(args.base_url))}",
         "filter": {**dataclasses.asdict(plan.rules), **used},
         "answers": {"wanted": wanted, "there": len(journal)},
         "stopped": outcome.stopped,
@@ -132,12 +135,13 @@ def _print(out: epath.PathLike, done: dict[str, Any]) -> None:
     dropped = ", ".join(f"{number} {reason}" for reason, number in done["dropped"].items())
     left_out = ", ".join(f"{number} {what}" for what, number in done["left_out"].items() if number)
     used, found = done["usage"], done["summary"]
+    shares = {"first sample": "first_sample_accuracy", "majority": "majority_accuracy"}
+    told = [f"{words} {found[name]:.1%}" for words, name in shares.items() if name in found]
+    told += [f"pass@{k} {share:.1%}" for k, share in found.get("pass_at_k", {}).items()]
     print(
         f"{done['rows']} of {found['samples']} answers kept in {out} (dropped: "
         f"{dropped or 'none'}; top {done['k']} of every step; left out: {left_out or 'none'})\n"
-        f"teacher: first sample {found['first_sample_accuracy']:.1%}, majority "
-        f"{found['majority_accuracy']:.1%}, "
-        + ", ".join(f"pass@{k} {share:.1%}" for k, share in found["pass_at_k"].items())
-        + f"; {used['prompt_tokens']:,} + {used['completion_tokens']:,} tokens, cost "
+        f"teacher: {', '.join(told) or 'no gold answers to judge it by'}; "
+        f"{used['prompt_tokens']:,} + {used['completion_tokens']:,} tokens, cost "
         f"{used['cost']:.2f}" + (f"; stopped by --{done['stopped']}" if done["stopped"] else "")
     )

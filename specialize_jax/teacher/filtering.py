@@ -3,6 +3,7 @@
 import codecs
 import collections
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -36,6 +37,10 @@ class Rules:
         if self.mode not in answers.MODES:
             raise ValueError(
                 f"unknown extraction mode '{self.mode}'; choices: {', '.join(answers.MODES)}"
+            )
+        if not 0 <= self.min_chars <= (math.inf if self.max_chars is None else self.max_chars):
+            raise ValueError(
+                f"expected 0 <= min_chars <= max_chars, got {self.min_chars} and {self.max_chars}"
             )
 
 

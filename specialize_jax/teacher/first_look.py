@@ -23,12 +23,14 @@ def check(
       decode: id -> bytes, by the teacher's tokenizer.
 
     Returns:
-      What a person should know: it sends fewer candidates than asked. None for nothing.
+      What a person should know: it sends fewer candidates than asked. None for nothing. Empty
+      answers tell nothing.
 
     Raises:
       Refused: it sends no log-probabilities, or tokens that are not its text.
     """
-    if not top_logprobs:
+    choices = [choice for choice in choices if choice.text.strip()]
+    if not (top_logprobs and choices):
         return None
     if all(choice.steps is None for choice in choices):
         raise Refused(
@@ -79,9 +81,9 @@ async def temperature_of_logprobs(
         )
         step = choices[0].steps[0] if choices[0].steps else None
         told.append(names.candidates(step.candidates if step else None, decode)[0])
-        usage = json.loads(body).get("usage") or {}
-        tokens[0] += usage.get("prompt_tokens") or 0
-        tokens[1] += usage.get("completion_tokens") or 1
+        used = wire.usage(json.loads(body).get("usage"))
+        tokens[0] += used[0] or 0
+        tokens[1] += used[1] or 1
     included = _included(dict(told[0]), dict(told[1]))
     by_word = {"before": 1.0, "after": sampling.temperature}
     return by_word.get(included or ""), (tokens[0], tokens[1])

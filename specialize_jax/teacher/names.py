@@ -13,6 +13,7 @@ send its three bytes as `bytes`. Such a name is ambiguous: nothing may be learne
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -171,7 +172,8 @@ def candidates(step: Any, decode: Decode | None) -> tuple[list[tuple[bytes, floa
       decode: as for `read`.
 
     Returns:
-      (bytes, log-probability) of those whose bytes are known, and how many are not.
+      (bytes, log-probability) of those whose bytes are known, and how many are not. One without a
+      log-probability has -inf.
     """
     known: list[tuple[bytes, float]] = []
     ambiguous = 0
@@ -179,23 +181,40 @@ def candidates(step: Any, decode: Decode | None) -> tuple[list[tuple[bytes, floa
         if raw is None and token_id is None and not string.startswith(_ID_PREFIX):
             value = _bytes_of(string)  # what `read` says; millions of times
         else:
-            value = read(string, raw, token_id, decode).bytes
+            value = _read_or_none(string, raw, token_id, decode)
         if value is None:
             ambiguous += 1
-        else:
+        elif isinstance(logprob, float | int):
             known.append((value, 0.0 if logprob > 0 else logprob))
+        else:
+            known.append((value, -math.inf))
     return known, ambiguous
 
 
-def _entries(step: Any) -> Iterator[tuple[str, Any, int | None, float]]:
-    """Yields (string, bytes, id, log-probability) of each candidate."""
+def _read_or_none(string: str, raw: Any, token_id: Any, decode: Decode | None) -> bytes | None:
+    """Returns the bytes that `read` finds; None of a name that is none."""
+    try:
+        return read(string, raw, token_id, decode).bytes
+    except NeedsTokenizer:
+        raise
+    except (TypeError, ValueError):
+        return None
+
+
+def _entries(step: Any) -> Iterator[tuple[str, Any, int | None, Any]]:
+    """Yields (string, bytes, id, log-probability) of each candidate.
+
+    Replies are kept as they came, so what is no candidate must not stop those who read them.
+    """
     if not isinstance(step, dict):
-        for entry in step or ():
-            yield entry["token"], entry.get("bytes"), entry.get("id"), entry["logprob"]
+        for entry in step if isinstance(step, list) else ():
+            if isinstance(entry, dict):
+                string = str(entry.get("token", _REPLACEMENT))
+                yield string, entry.get("bytes"), entry.get("id"), entry.get("logprob")
         return
     for key, value in step.items():
         if isinstance(value, dict):
             string = str(value.get("decoded_token", f"{_ID_PREFIX}{key}"))
-            yield string, None, int(key), value["logprob"]
+            yield string, None, int(key) if key.isdecimal() else None, value.get("logprob")
         else:
             yield key, None, None, value

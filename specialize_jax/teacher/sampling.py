@@ -193,7 +193,7 @@ class Scoring:
         if self.scored_by == "echo":
             steps = wire.choices(body, decode)[0].steps
             if steps is None:
-                raise wire.BadReply("expected log-probabilities of the prompt by 'echo'")
+                raise wire.NoScores("the server sends no log-probabilities of its prompt ('echo')")
         else:
             steps = wire.prompt_steps(body, decode)
         text = self.answers[question.id][samples[0]]

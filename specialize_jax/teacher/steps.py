@@ -29,8 +29,10 @@ def clean(
     """Orders the candidates of a step and drops those without mass.
 
     Args:
-      pairs: (bytes, natural log-probability); of candidates with the same bytes the last counts.
-        -inf and what is at or below `NO_LOGPROB` (servers' sentinel) have no mass.
+      pairs: (bytes, natural log-probability); candidates with the same bytes (tokens of a
+        vocabulary may share them) are one, of their summed probability, and a pair that stands
+        twice counts once. -inf and what is at or below `NO_LOGPROB` (servers' sentinel) have no
+        mass.
       most: how many are kept at most; a server may list the sampled token beside those asked for.
 
     Returns:
@@ -42,9 +44,9 @@ def clean(
     """
     kept: dict[bytes, float] = {}
     without = 0
-    for name, logprob in pairs:
+    for name, logprob in dict.fromkeys(pairs):
         if logprob > NO_LOGPROB:
-            kept[name] = logprob
+            kept[name] = _sum(kept[name], logprob) if name in kept else logprob
         else:
             without += 1
     order = sorted(kept, key=kept.__getitem__, reverse=True)[:most]
@@ -55,3 +57,8 @@ def clean(
     if mass > 1:
         logprobs = [logprob - math.log(mass) for logprob in logprobs]
     return order, logprobs, without
+
+
+def _sum(one: float, other: float) -> float:
+    """Returns the logarithm of the sum of two probabilities."""
+    return max(one, other) + math.log1p(math.exp(-abs(one - other)))

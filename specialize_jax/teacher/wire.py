@@ -12,6 +12,7 @@ log-probability, whether or not it is among the candidates, and is never put amo
 
 import collections
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,10 @@ from specialize_jax.teacher.steps import clean
 
 class BadReply(ValueError):
     """A reply that is no completion; asking again may help."""
+
+
+class NoScores(ValueError):
+    """A reply that says nothing of its prompt's tokens: the server does not score prompts."""
 
 
 class Step(NamedTuple):
@@ -92,7 +97,7 @@ def choices(body: Any, decode: names.Decode | None = None) -> list[Choice]:
     for number, choice in enumerate(listed):
         try:
             index = choice.get("index")
-            found.setdefault(number if index is None else index, _choice(choice, decode))
+            found.setdefault(number if index is None else int(index), _choice(choice, decode))
         except names.NeedsTokenizer:
             raise
         except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -100,6 +105,20 @@ def choices(body: Any, decode: names.Decode | None = None) -> list[Choice]:
                 f"expected a completion, got {str(choice)[:120]} ({type(error).__name__}: {error})"
             ) from error
     return [found[index] for index in sorted(found)]
+
+
+def usage(value: Any) -> tuple[int | None, int | None]:
+    """Returns the prompt and completion tokens that a reply says it took; None where it does not.
+
+    Args:
+      value: `usage` of the reply, whatever it is.
+    """
+    told = value if isinstance(value, Mapping) else {}
+    found = [told.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    prompt, completion = (
+        int(n) if isinstance(n, int | float) and 0 <= n < math.inf else None for n in found
+    )
+    return prompt, completion
 
 
 def _choice(choice: Mapping[str, Any], decode: names.Decode | None) -> Choice:
@@ -115,7 +134,7 @@ def _choice(choice: Mapping[str, Any], decode: names.Decode | None) -> Choice:
         found = _completions(logprobs, ids, decode)
     else:
         found = None
-    return Choice(names.sound(text), choice.get("finish_reason") or "unknown", found)
+    return Choice(names.sound(text), str(choice.get("finish_reason") or "unknown"), found)
 
 
 def _chat(
@@ -158,13 +177,26 @@ def prompt_steps(body: Any, decode: names.Decode | None = None) -> list[Step]:
       decode: id -> bytes, by the teacher's tokenizer.
 
     Raises:
-      BadReply: it holds no `prompt_logprobs`.
+      BadReply: they are of another form.
+      NoScores: it holds no `prompt_logprobs`.
+      names.NeedsTokenizer: the server names tokens by ids, and there is no `decode`.
     """
-    choice = (body.get("choices") or [{}])[0]
-    listed = choice.get("prompt_logprobs") or body.get("prompt_logprobs")
-    if not listed:
-        raise BadReply("expected 'prompt_logprobs' in the reply: the server does not score prompts")
-    ids = choice.get("prompt_token_ids") or body.get("prompt_token_ids") or [None] * len(listed)
+    try:
+        choice = (body.get("choices") or [{}])[0]
+        listed = choice.get("prompt_logprobs") or body.get("prompt_logprobs")
+        ids = choice.get("prompt_token_ids") or body.get("prompt_token_ids")
+        if listed:
+            return _prompt_steps(listed, ids or [None] * len(listed), decode)
+    except names.NeedsTokenizer:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadReply(f"expected 'prompt_logprobs' as vLLM sends them ({error!r})") from error
+    raise NoScores("the server sends no 'prompt_logprobs': vLLM does; others may by 'echo'")
+
+
+def _prompt_steps(
+    listed: Sequence[Any], ids: Sequence[int | None], decode: names.Decode | None
+) -> list[Step]:
     found = []
     for step, token_id in zip(listed, ids, strict=True):
         if not step:

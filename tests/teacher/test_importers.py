@@ -171,6 +171,13 @@ def test_candidates_without_mass_are_dropped_and_rounding_is_forgiven():
         top5.choice([[["a", 0.41], ["a", 0.41], ["b", 0.6]]], "here")
 
 
+def test_candidates_of_the_same_bytes_are_one():
+    pairs = [("a", 0.5), ("b", 0.3), ("a", 0.1), ("b", 0.3)]
+    names, logprobs, _ = steps_of.clean([(name.encode(), math.log(share)) for name, share in pairs])
+    assert names == [b"a", b"b"]
+    assert list(map(math.exp, logprobs)) == pytest.approx([0.6, 0.3])
+
+
 def test_real_codex_records():
     rows = list(importers.SOURCES["codex_top5_steps"].rows(epath.Path(data_dir())))
     assert len(rows) == 26

@@ -26,6 +26,7 @@ def read(
     for number, (where, row) in enumerate(files.read_jsonl(epath.Path(path))):
         if limit is not None and number >= limit:
             break
+        row = {name: value for name, value in row.items() if value is not None}
         if not isinstance(row.get("question"), str) or not row["question"].strip():
             raise SchemaError(f"{where}: expected a string 'question', got {sorted(row)}")
         own = gold.check_kind(row.get("kind", kind), where)
