@@ -56,14 +56,14 @@ def engine(
         wide = np.zeros(max(model.config.vocab_size, len(halting)), bool)
         wide[: len(halting)] = halting
         halting = wide
-    on_mesh = functools.partial(_on_mesh, mesh)
+    lay_out = functools.partial(on_mesh, mesh)
     shards = 1 if mesh is None else partitioning.batch_shards(mesh)
     return slots.Engine(
         slots.Functions(
             pad=functools.partial(models.pad_inputs, model),
-            encode=on_mesh(lambda params, tokens: model.init_cache(params, tokens, 1)),
+            encode=lay_out(lambda params, tokens: model.init_cache(params, tokens, 1)),
             start_tokens=model.start_tokens,
-            decode_step=on_mesh(model.decode_step),
+            decode_step=lay_out(model.decode_step),
             empty=caches.empty,
             insert=caches.insert,
             widen=caches.widen,
@@ -78,7 +78,7 @@ def engine(
         group=-(-rows // (8 * shards)) * shards,
         halting=halting,
         respond=respond,
-        place=on_mesh(_constrained),
+        place=lay_out(_constrained),
     )
 
 
@@ -125,8 +125,8 @@ def check_room(model: Model, inputs: int, max_length: int) -> None:
     )
 
 
-def _on_mesh(mesh: Mesh | None, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, whose activations are laid out where they are traced."""
+def on_mesh(mesh: Mesh | None, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function, whose activations are laid out where they are traced."""
     if mesh is None:
         return function
 
