@@ -5,6 +5,7 @@ import functools
 import http.server
 import json
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -88,6 +89,11 @@ class Server(http.server.ThreadingHTTPServer):
         self.worker, self.name, self.started = worker, name, int(time.time())
         super().__init__(address, _Handler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a client that left, which is its own affair; else a traceback."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class _Refused(Exception):
     """What a client is told instead of an answer."""
@@ -127,8 +133,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send_error(error.status, str(error))
         except completions.BadRequest as error:
             self._send_error(400, str(error))
-        except (BrokenPipeError, ConnectionResetError):  # the client left
-            self.close_connection = True
+        except ConnectionError:  # the client left
+            raise
         except Exception as error:  # one request's failure is not the server's
             self._send_error(500, f"{type(error).__name__}: {error}")
 
