@@ -197,9 +197,9 @@ class Answerer:
         student_slots.check_room(
             self.model, max(map(len, ids), default=1), self.settings.max_length
         )
-        questions = [slots.Question(*one) for one in zip(ids, numbers, strict=True)]
         answers: dict[int, dict[int, list[int]]] = collections.defaultdict(dict)
-        params = student_slots.prepared(self.model, params)
+        params, ids = student_slots.shared(self.model, params, ids, slots=self.batch_size)
+        questions = [slots.Question(*one) for one in zip(ids, numbers, strict=True)]
         for place, sample, tokens in self.engine.run(params, questions):
             answers[place][sample] = tokens
             if len(answers[place]) == self.settings.samples:

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     _asked(parser.add_argument_group("a server that is asked (instead of --gin_file)"))
     _own(parser.add_argument_group("a student of ours that is asked (instead of a server)"))
-    _filter(parser.add_argument_group("what is kept of a server's answers"))
+    add_filter(parser.add_argument_group("what is kept of a server's answers"))
     _limits(parser.add_argument_group("how fast a server is asked, and what may be spent"))
 
 
@@ -76,7 +76,8 @@ def _own(group: Any) -> None:
     )
 
 
-def _filter(group: Any) -> None:
+def add_filter(group: Any) -> None:
+    """Adds the flags that `rules` reads, and those that choose among right and wrong answers."""
     add = group.add_argument
     add(
         "--mode",
@@ -90,7 +91,8 @@ def _filter(group: Any) -> None:
     add(
         "--answer_line",
         action=argparse.BooleanOptionalAction,
-        help="an answer ends with its first line that says 'answer is' (default: as the prompt)",
+        help="an answer ends with its first line that says 'answer is' (default: as the prompt, or "
+        "the source)",
     )
     add("--min_chars", type=int, default=1)
     add("--max_chars", type=int)
@@ -208,9 +210,9 @@ def asking(
     )
 
 
-def rules(args: argparse.Namespace, form: prompts.Form) -> filtering.Rules:
-    """Returns what is kept."""
-    line = form.answer_line if args.answer_line is None else args.answer_line
+def rules(args: argparse.Namespace, *, answer_line: bool) -> filtering.Rules:
+    """Returns what is kept; `answer_line` where no flag says so."""
+    line = answer_line if args.answer_line is None else args.answer_line
     return filtering.Rules(args.mode, line, args.min_chars, args.max_chars)
 
 

@@ -82,7 +82,7 @@ def make(args: argparse.Namespace) -> Plan:
             form.template, question=question.question, answer=question.answer, exemplars=exemplars
         ),
         asked,
-        collect_flags.rules(args, form),
+        collect_flags.rules(args, answer_line=form.answer_line),
         collect_flags.limits(args),
         local,
         name,

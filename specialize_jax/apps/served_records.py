@@ -5,7 +5,7 @@ import collections
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -19,7 +19,6 @@ from specialize_jax.teacher import asking, filtering, records, summary, wire
 from specialize_jax.teacher.journal import Journal
 
 MEASURED = "measured.json"
-WRONG = "wrong"
 
 
 def write(
@@ -43,13 +42,13 @@ def write(
         if not folders.differences(done, {name: info[name] for name in ("filter", "answers")}):
             print(f"already collected: {out}")
             return
-        _clear(out)
-    _clear(out / WRONG)
+        records.clear(out)
+    records.clear(out / records.WRONG)
     provenance.write(out, "collect")
     tally = summary.Tally(voting.majority_vote, plan.rules.mode)
     counts: collections.Counter[str] = collections.Counter()
     kept: collections.Counter[str] = collections.Counter()
-    reject = _keep_any if args.any_answer else records.wrong_answer
+    reject = records.keep_any if args.any_answer else records.wrong_answer
 
     def rows() -> Iterator[dict[str, Any] | str]:
         for row in _rows(plan, journal, tally):
@@ -66,7 +65,7 @@ def write(
     done = records.write(rows(), out, info, reject=reject)
     if args.keep_wrong and done["dropped"].get("wrong_answer"):
         again = _rows(plan, journal, summary.Tally(voting.majority_vote, plan.rules.mode))
-        records.write(again, out / WRONG, info, reject=_right_answer)
+        records.write(again, out / records.WRONG, info, reject=records.right_answer)
     _print(out, done)
 
 
@@ -108,17 +107,14 @@ def _rows(
         choices = _choices(plan, journal, question)
         for sample, choice in choices:
             tally.add(question, sample, filtering.judged_text(choice, plan.rules))
-        for row in filtering.rows(
+        yield from filtering.rows(
             question,
             plan.prompt(question),
             choices,
             plan.rules,
             top_logprobs=plan.asking.top_logprobs,
             decode=plan.decode,
-        ):
-            if not isinstance(row, str) and not question.has_gold:
-                row = {**row, "gold_answer": None, "is_correct": None}
-            yield row
+        )
 
 
 def _choices(
@@ -130,21 +126,6 @@ def _choices(
         choices = plan.asking.read(json.loads(body), question, samples, plan.decode)
         found.update(zip(samples, choices, strict=True))
     return sorted(found.items(), key=lambda pair: pair[0])
-
-
-def _keep_any(row: Mapping[str, Any]) -> str | None:
-    return None
-
-
-def _right_answer(row: Mapping[str, Any]) -> str | None:
-    return "right_answer" if row["is_correct"] else None
-
-
-def _clear(folder: pathlib.Path) -> None:
-    """Removes records, the info file first: without it the folder counts as unfinished."""
-    (folder / folders.INFO_FILES[schema.NAME]).unlink(missing_ok=True)
-    for part in folder.glob("part-*.parquet"):
-        part.unlink()
 
 
 def _print(out: epath.PathLike, done: dict[str, Any]) -> None:

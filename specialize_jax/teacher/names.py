@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from specialize_jax import tokenizers
-from specialize_jax.teacher.importers import token_to_bytes
+from specialize_jax.teacher.steps import token_to_bytes
 
 END = b"</s>"
 """How records spell the end of a text whose token has no spelling that alignment knows."""

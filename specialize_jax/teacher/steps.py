@@ -1,9 +1,26 @@
-"""One step of a teacher: its candidates, in the form that records keep."""
+"""One step of a teacher: its tokens and candidates, in the form that records keep."""
 
 import math
+import re
 from collections.abc import Iterable
 
 from specialize_jax.schemas import MAX_EXCESS_MASS, NO_LOGPROB
+
+# The old completions API shows a token that is not UTF-8 by itself as `bytes:` and escapes; a space
+# that belongs to the token stands before the escapes. Notebook outputs doubled the backslashes.
+_ESCAPED_TOKEN = re.compile(r"bytes:( ?)((?:\\{1,2}x[0-9a-f]{2})+)")
+
+
+def token_to_bytes(token: str) -> bytes:
+    r"""Returns the bytes of a token string as the old completions API shows it.
+
+    Args:
+      token: as ` Nat`, or `bytes: \xc3` for a token that is not UTF-8 by itself.
+    """
+    match = _ESCAPED_TOKEN.fullmatch(token)
+    if match is None:
+        return token.encode()
+    return match[1].encode() + bytes.fromhex(match[2].replace("\\", "").replace("x", ""))
 
 
 def clean(
