@@ -1,4 +1,4 @@
-"""`specialize-jax collect` from a server: asks, keeps every reply, and writes records from them.
+"""`specialize-jax collect` from a server or a student: asks, keeps replies, and makes records.
 
 What was paid for lies in `DIR/requests/`: `settings.json`, and `journal.jsonl` with every reply.
 The records are made from the journal alone, so that another filter asks nothing anew.
@@ -12,7 +12,8 @@ import pathlib
 import time
 from typing import Any
 
-from specialize_jax.apps import collect_flags, progress, served_plan, served_records
+from specialize_jax.apps import collect_flags, progress, served_plan, served_records, serving
+from specialize_jax.apps.local_teacher import LocalClient
 from specialize_jax.decoding import voting
 from specialize_jax.schemas import SchemaError, folders
 from specialize_jax.teacher import asking, budget, filtering, first_look, sampling, summary, wire
@@ -87,15 +88,7 @@ def _print_estimate(plan: served_plan.Plan, there: Any) -> int:
 async def _ask(
     args: argparse.Namespace, plan: served_plan.Plan, journal: Journal
 ) -> asking.Outcome:
-    client = Client(
-        args.base_url,
-        collect_flags.key(),
-        timeout=args.timeout,
-        attempts=args.attempts,
-        pace=Pace(args.requests_per_minute),
-        connections=args.concurrency,
-        say=progress.say,
-    )
+    client = _client(args, plan)
     wanted = sum(len(plan.asking.samples(question)) for question in plan.questions)
     shown = _Shown(plan, journal, wanted)
     loop = asking.Loop(
@@ -116,10 +109,35 @@ async def _ask(
         await client.close()
 
 
+def _client(args: argparse.Namespace, plan: served_plan.Plan) -> Client | LocalClient:
+    """Returns who is asked; a student's parameters are read here."""
+    if plan.local is None:
+        return Client(
+            args.base_url,
+            collect_flags.key(),
+            timeout=args.timeout,
+            attempts=args.attempts,
+            pace=Pace(args.requests_per_minute),
+            connections=args.concurrency,
+            say=progress.say,
+        )
+    asked, step = plan.local
+    decoder = serving.Decoder(
+        asked,
+        asked.restore(step),
+        max_length=args.max_tokens,
+        input_length=asked.input_length(args.input_length, args.max_tokens),
+        batch_size=args.batch_size,
+        max_logprobs=max(plan.asking.top_logprobs, 1),
+    )
+    jobs = asking.jobs(plan.asking, plan.questions, plan.prompt, ())
+    return LocalClient(decoder, plan.local.path, args.model, plan.asking, jobs)
+
+
 async def _first(
     args: argparse.Namespace,
     plan: served_plan.Plan,
-    client: Client,
+    client: Client | LocalClient,
     journal: Journal,
     loop: asking.Loop,
 ) -> None:
@@ -151,10 +169,15 @@ async def _first(
 
 
 async def _included(
-    args: argparse.Namespace, plan: served_plan.Plan, client: Client, journal: Journal
+    args: argparse.Namespace,
+    plan: served_plan.Plan,
+    client: Client | LocalClient,
+    journal: Journal,
 ) -> float | None:
     """Returns the temperature that log-probabilities include; None where it is not known."""
     asked = plan.asking
+    if isinstance(client, LocalClient):
+        return 1.0 if asked.top_logprobs else None
     if not isinstance(asked, sampling.Sampling) or not asked.top_logprobs:
         return None
     if args.logprobs_temperature != "ask":

@@ -85,8 +85,8 @@ def _info(
     wanted = sum(len(plan.asking.samples(question)) for question in plan.questions)
     used = {"any_answer": args.any_answer, "keep_wrong": args.keep_wrong}
     return {
-        "teacher": {"name": args.model, "revision": None},
-        "tokenizer": {"name": args.teacher_tokenizer, "sha256": settings["tokenizer"]},
+        "teacher": {"name": args.model, "revision": settings.get("checkpoint")},
+        "tokenizer": {"name": plan.tokenizer, "sha256": settings["tokenizer"]},
         "sampling": settings,
         "logprobs_temperature": measured.get("logprobs_temperature"),
         "prompt_template_sha256": settings["prompt_template_sha256"],

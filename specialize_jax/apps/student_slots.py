@@ -71,7 +71,7 @@ def engine(
         group=-(-rows // (8 * shards)) * shards,
         halting=halting,
         respond=respond,
-        place=_on_mesh(mesh, _constrained),
+        place=on_mesh(mesh, _constrained),
     )
 
 
@@ -79,9 +79,9 @@ def functions(model: Model, mesh: Mesh | None = None) -> slots.Functions:
     """Returns a student's functions, for the default device or a mesh."""
     return slots.Functions(
         pad=functools.partial(models.pad_inputs, model),
-        encode=_on_mesh(mesh, lambda params, tokens: model.init_cache(params, tokens, 1)),
+        encode=on_mesh(mesh, lambda params, tokens: model.init_cache(params, tokens, 1)),
         start_tokens=model.start_tokens,
-        decode_step=_on_mesh(mesh, model.decode_step),
+        decode_step=on_mesh(mesh, model.decode_step),
         empty=caches.empty,
         insert=caches.insert,
         widen=caches.widen,
@@ -170,8 +170,8 @@ def check_room(model: Model, inputs: int, max_length: int) -> None:
     )
 
 
-def _on_mesh(mesh: Mesh | None, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, whose activations are laid out where they are traced."""
+def on_mesh(mesh: Mesh | None, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function, whose activations are laid out where they are traced."""
     if mesh is None:
         return function
 

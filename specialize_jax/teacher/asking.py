@@ -2,18 +2,39 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from specialize_jax.teacher import budget as budgets
 from specialize_jax.teacher import names, wire
-from specialize_jax.teacher.client import Client, Refused, Transient
+from specialize_jax.teacher.client import Read, Refused, Transient
 from specialize_jax.teacher.collect import Question
 from specialize_jax.teacher.journal import Entry, Journal, chunks
 from specialize_jax.teacher.sampling import Asking
 
 # So many requests that fail in a row, each after all its attempts, and the server is given up.
 _GIVE_UP = 5
+
+
+class Server(Protocol):
+    """Who is asked; `client.Client` is one.
+
+    Attributes:
+      url: what it is called in messages.
+    """
+
+    @property
+    def url(self) -> str:
+        """What it is called in messages."""
+
+    async def ask(
+        self,
+        path: str,
+        payload: Mapping[str, Any],
+        read: Callable[[Any], Read],
+        lost: Callable[[str], None],
+    ) -> tuple[str, Read]:
+        """Returns the body of the reply, and what `read` makes of it; see `client.Client`."""
 
 
 class Job(NamedTuple):
@@ -81,7 +102,7 @@ class Loop:
 
     def __init__(
         self,
-        client: Client,
+        client: Server,
         asking: Asking,
         journal: Journal,
         budget: budgets.Budget,

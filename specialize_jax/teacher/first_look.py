@@ -48,7 +48,8 @@ def check(
             """by --extra_body '{"return_tokens_as_token_ids": true}' with --teacher_tokenizer, """
             "or collect text alone by --top_logprobs 0"
         )
-    most = max((len(step) for tokens in found for step in tokens.topk), default=0)
+    # The step behind an answer is one of it: the answer may be empty.
+    most = max(len(step) for tokens in found for step in [*tokens.topk, tokens.terminal or ()])
     if most == 0:
         raise Refused(
             f"the server sends no candidates: --top_logprobs {top_logprobs} is perhaps above its "

@@ -9,7 +9,9 @@ Servers name tokens in three ways. The surest counts:
 | string | `" the"`, `bytes: \xc3`            | UTF-8; old servers escape parts of it     |
 
 A string with U+FFFD stands for bytes that were lost, and several tokens may share it; some servers
-send its three bytes as `bytes`. Such a name is ambiguous: nothing may be learned from it.
+send its three bytes as `bytes`. Such a name is ambiguous: nothing may be learned from it. So is an
+empty one: tokens that write nothing (padding, end of sequence) would all share it. By its id the
+end of a text has a name, as records spell it.
 """
 
 import functools
@@ -18,7 +20,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from specialize_jax import tokenizers
 from specialize_jax.teacher.steps import token_to_bytes
+
+END = b"</s>"
+"""How records spell the end of a text whose token has no spelling that alignment knows."""
 
 _ID_PREFIX = "token_id:"
 _TOKEN_ID = re.compile(rf"{_ID_PREFIX}(\d+)")
@@ -32,6 +38,29 @@ Decode = Callable[[int], bytes]
 
 class NeedsTokenizer(ValueError):
     """A server names tokens by ids, and nobody told which tokenizer they are of."""
+
+
+def decoder(tokenizer: tokenizers.Tokenizer) -> Decode:
+    """Returns id -> bytes: empty for a token that writes nothing, but for the end of a text.
+
+    Raises:
+      NeedsTokenizer: when it is called with an id that the tokenizer lacks.
+    """
+
+    @functools.cache
+    def decode(token_id: int) -> bytes:
+        try:
+            if token_id == tokenizer.eos_id:
+                spelled = tokenizer.pieces([token_id])[0].encode()
+                return spelled if spelled in tokenizers.END_TOKENS else END
+            return tokenizer.token_bytes([token_id])[0]
+        except (ValueError, LookupError, OverflowError) as error:
+            raise NeedsTokenizer(
+                f"--teacher_tokenizer '{tokenizer.path}' has no token {token_id}, which the "
+                f"server sends: {error}"
+            ) from error
+
+    return decode
 
 
 class Name(NamedTuple):
@@ -162,7 +191,9 @@ def _beyond_ascii(text: bytes, start: int, most: int) -> int:
     return size
 
 
-def candidates(step: Any, decode: Decode | None) -> tuple[list[tuple[bytes, float]], int]:
+def candidates(
+    step: Any, decode: Decode | None, *, unnamed: bytes | None = None
+) -> tuple[list[tuple[bytes, float]], int]:
     """Reads the candidates of a step, in any of the forms in which servers write them.
 
     Args:
@@ -170,6 +201,7 @@ def candidates(step: Any, decode: Decode | None) -> tuple[list[tuple[bytes, floa
         `logprob` and perhaps `bytes` (chat), a dictionary id -> object with `logprob` and perhaps
         `decoded_token` (vLLM's `prompt_logprobs`), or None.
       decode: as for `read`.
+      unnamed: what a candidate with an empty name stands for; None where nobody knows.
 
     Returns:
       (bytes, log-probability) of those whose bytes are known, and how many are not. One without a
@@ -182,6 +214,7 @@ def candidates(step: Any, decode: Decode | None) -> tuple[list[tuple[bytes, floa
             value = _bytes_of(string)  # what `read` says; millions of times
         else:
             value = _read_or_none(string, raw, token_id, decode)
+        value = value or (unnamed if value == b"" else None)
         if value is None:
             ambiguous += 1
         elif isinstance(logprob, float | int):

@@ -7,7 +7,8 @@
 | prompt      | `prompt_logprobs`: a dict by id for every token of a prompt  | vLLM, for scoring  |
 
 What a server says is taken as far as it is sure (`names`). A sampled token keeps its own
-log-probability, whether or not it is among the candidates, and is never put among them.
+log-probability, whether or not it is among the candidates, and is not put among them; but for the
+one that ended the text, of which the candidates of its step are all that is kept.
 """
 
 import collections
@@ -67,8 +68,8 @@ class Tokens(NamedTuple):
       logprobs: [T].
       topk: [T] candidates of a step, best first.
       terminal: candidates of the step behind the last token, where the server tells them.
-      counts: of what was left out: candidates "without_mass" or "ambiguous", "merged" tokens, steps
-        of "bad_mass".
+      counts: of what was left out: candidates "without_mass" or "ambiguous", "merged" tokens,
+        "special" ones that write nothing within a text, steps of "bad_mass".
     """
 
     values: list[bytes]
@@ -140,7 +141,8 @@ def _choice(choice: Mapping[str, Any], decode: names.Decode | None) -> Choice:
 def _chat(
     content: Sequence[Mapping[str, Any]], ids: Sequence[int] | None, decode: names.Decode | None
 ) -> list[Step]:
-    same = _ids(ids, len(content))
+    own = [entry.get("id") for entry in content]  # llama.cpp
+    same = own if ids is None else _ids(ids, len(content))
     return [
         Step(
             names.read(entry["token"], entry.get("bytes"), token_id, decode),
@@ -226,7 +228,9 @@ def tokens(choice: Choice, *, most: int, decode: names.Decode | None = None) -> 
       None where the server's tokens are not its text, so that nothing can be learned from them.
     """
     text = choice.text.encode()
-    filled = names.fill([step.name for step in choice.steps or ()], text)
+    counts: collections.Counter[str] = collections.Counter()
+    steps, unnamed = _steps(choice, counts)
+    filled = names.fill([step.name for step in steps], text)
     if not filled:
         return None
     joined = b"".join(name.bytes or b"" for name, _ in filled)
@@ -235,12 +239,11 @@ def tokens(choice: Choice, *, most: int, decode: names.Decode | None = None) -> 
     inner = text if joined.startswith(text) else text.strip()
     if not joined[before:].startswith(inner):
         return None
-    counts: collections.Counter[str] = collections.Counter()
-    remaining = iter(choice.steps or ())
+    remaining = iter(steps)
     groups = [list(itertools.islice(remaining, count)) for _, count in filled]
     counts["merged"] = sum(len(group) for group in groups if len(group) > 1)
     topk = [
-        _candidates(group[0].candidates, most, decode, counts) if len(group) == 1 else []
+        _candidates(group[0], most, decode, counts, unnamed) if len(group) == 1 else []
         for group in groups
     ]
     end = boundary([name.bytes or b"" for name, _ in filled], before + len(inner))
@@ -251,9 +254,36 @@ def tokens(choice: Choice, *, most: int, decode: names.Decode | None = None) -> 
         # The probability of several tokens in a row is the product of theirs.
         logprobs=[max(sum(s.logprob for s in group), NO_LOGPROB) for group in groups[:end]],
         topk=topk[:end],
-        terminal=topk[end] or None if end < len(topk) else None,
+        terminal=_with_sampled(topk[end], groups[end][0]) if end < len(topk) else None,
         counts=counts,
     )
+
+
+def _steps(choice: Choice, counts: collections.Counter[str]) -> tuple[list[Step], Step | None]:
+    """Returns the steps of an answer that write something, and the one that ends it.
+
+    The second of these only where the server has no name for what ended the text: it gets one.
+    """
+    steps = [step for step in choice.steps or () if step.name.bytes != b""]
+    counts["special"] = len(choice.steps or ()) - len(steps)
+    if not counts["special"] or not choice.steps or choice.finish_reason == "length":
+        return steps, None
+    last = choice.steps[-1]
+    if last.name.bytes != b"":
+        return steps, None
+    counts["special"] -= 1
+    end = last._replace(name=last.name._replace(bytes=names.END))
+    return [*steps, end], end
+
+
+def _with_sampled(
+    candidates: list[tuple[bytes, float]], step: Step
+) -> list[tuple[bytes, float]] | None:
+    """Returns the candidates of a step and its sampled token; None where there are none."""
+    name = step.name.bytes
+    if not candidates or not name or step.logprob <= NO_LOGPROB or name in dict(candidates):
+        return candidates or None
+    return [*candidates, (name, step.logprob)]
 
 
 def boundary(tokens: Sequence[bytes], size: int) -> int:
@@ -272,9 +302,14 @@ def boundary(tokens: Sequence[bytes], size: int) -> int:
 
 
 def _candidates(
-    step: Any, most: int, decode: names.Decode | None, counts: collections.Counter[str]
+    step: Step,
+    most: int,
+    decode: names.Decode | None,
+    counts: collections.Counter[str],
+    unnamed: Step | None,
 ) -> list[tuple[bytes, float]]:
-    known, ambiguous = names.candidates(step, decode)
+    end = names.END if step is unnamed else None
+    known, ambiguous = names.candidates(step.candidates, decode, unnamed=end)
     counts["ambiguous"] += ambiguous
     try:
         order, logprobs, without = clean(known, most=most)
