@@ -130,6 +130,25 @@ def test_answers_with_and_without_a_calculator_are_not_mixed(tmp_path):
         selected.build(tmp_path / "b")
 
 
+def test_votes_at_the_last_checkpoint_leave_the_greedy_answers_of_all_in_place(tmp_path):
+    sampled = {"generation": runs.GREEDY | {"num_return_sequences": 8}}
+    runs.write(tmp_path, {"own": _own(3)}, step=1)
+    runs.write(tmp_path, {"own": _own(5)}, step=2)
+    runs.write(tmp_path, {"own": _own(1)}, step=2, date=1.0, **sampled)
+    value = selected.build(tmp_path)
+    assert [row["score"]["value"] for row in value["checkpoints"]] == [3 / 20, 5 / 20]
+    assert f"step 2: own_{runs.FORMAT} was evaluated again, decoded in" in value["notes"][0]
+    # Where all were asked anew, that counts, and needs no note.
+    runs.write(tmp_path, {"own": _own(4)}, step=1, date=1.0, **sampled)
+    value = selected.build(tmp_path)
+    assert [row["score"]["value"] for row in value["checkpoints"]] == [4 / 20, 1 / 20]
+    assert not any("again" in note for note in value["notes"])
+    # Nothing in common: as it was, the files say what differs.
+    runs.write(tmp_path, {"own": _own(4)}, step=3, generation={"num_beams": 4})
+    with pytest.raises(ValueError, match="steps 1 and 3 differ in prompt, gold answer or decoding"):
+        selected.build(tmp_path)
+
+
 def test_an_extraction_mode_that_is_not_there_is_named(tmp_path):
     runs.write(tmp_path, {"own": _own(1)}, step=1, modes=("corrected", "fu2023"))
     assert selected.build(tmp_path, mode="fu2023")["rule"]["mode"] == "fu2023"
