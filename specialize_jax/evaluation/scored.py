@@ -185,9 +185,7 @@ def _read(folder: epath.Path) -> tuple[list[Task], tuple[epath.Path, ...]]:
     return tasks, tuple(paths)
 
 
-def _task(
-    name: str, config: Mapping[str, str | None], decoding: str, samples: epath.Path
-) -> Task:
+def _task(name: str, config: Mapping[str, str | None], decoding: str, samples: epath.Path) -> Task:
     data_set = config.get("dataset") or name
     split = config.get("validation_rows", data_set)
     return Task(
