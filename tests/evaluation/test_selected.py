@@ -80,6 +80,12 @@ def test_different_questions_are_compared_on_the_common_ones(tmp_path):
         selected.build(tmp_path)
 
 
+def test_a_few_questions_of_which_none_is_of_the_validation_part(tmp_path):
+    runs.write(tmp_path, {"svamp": {row: 1.0 for row in TEST[:3]}}, step=1)
+    with pytest.raises(ValueError, match="of the validation part to choose by, got none of svamp"):
+        selected.build(tmp_path)
+
+
 def test_a_missing_set_names_the_set_and_the_step(run):
     runs.write(run, {"gsm8k": {0: 1}}, step=300)
     with pytest.raises(ValueError, match=r"step 300 was not asked 'svamp', only gsm8k.*--steps"):
