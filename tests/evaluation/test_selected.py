@@ -217,6 +217,8 @@ def test_the_command_takes_weights(run, capsys):
     assert "by weighted" in capsys.readouterr().out
     assert program.main(["select", str(run), "--weights", "aime=1"]) == 1
     assert "no set of the run is or has the role 'aime'" in capsys.readouterr().err
+    assert program.main(["select", str(run), "--weights", "svamp=1", "svamp=2"]) == 1
+    assert "expected every name once, got ['svamp', 'svamp']" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         program.main(["select", str(run), "--weights", "svamp"])
     assert "expected NAME=WEIGHT" in capsys.readouterr().err
