@@ -100,6 +100,7 @@ def test_an_answer_that_does_not_fit_the_positions_is_refused():
     [
         ({"max_length": 0}, "max_length >= 1, got 0"),
         ({"temperature": -1.0}, "temperature >= 0, got -1.0"),
+        ({"seed": 1 << 32}, "a seed from 0 to 4294967295, got 4294967296"),  # JAX takes it for 0
         ({"samples": 2}, "temperature above 0 for 2 samples"),
         ({"num_beams": 2, "temperature": 1.0}, "temperature 0 and no calculator with 2 beams"),
         ({"num_beams": 2, "calculator": "equations"}, "no calculator with 2 beams"),
