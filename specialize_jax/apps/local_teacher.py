@@ -111,7 +111,7 @@ class LocalClient:
         path: str,
         payload: Mapping[str, Any],
         read: Callable[[Any], Read],
-        lost: Callable[[str], None],
+        lost: Callable[[str], bool | None],
     ) -> tuple[str, Read]:
         """Returns the body of the reply, and what `read` makes of it; see `Client.ask`.
 

@@ -16,7 +16,16 @@ from specialize_jax.apps import collect_flags, progress, served_plan, served_rec
 from specialize_jax.apps.local_teacher import LocalClient
 from specialize_jax.decoding import voting
 from specialize_jax.schemas import SchemaError, folders
-from specialize_jax.teacher import asking, budget, filtering, first_look, sampling, summary, wire
+from specialize_jax.teacher import (
+    asking,
+    budget,
+    collect,
+    filtering,
+    first_look,
+    sampling,
+    summary,
+    wire,
+)
 from specialize_jax.teacher.client import Client, Pace, Refused, Transient
 from specialize_jax.teacher.journal import Entry, Journal
 
@@ -40,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     folders.make_folder(out)
     with Journal(out / "requests" / "journal.jsonl") as journal:
         if len(journal):
-            _check_same(settings, plan.settings)
+            _check_same(settings, plan)
         waiting = _print_estimate(plan, journal)
         if args.estimate:
             return 0
@@ -57,9 +66,20 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_same(path: pathlib.Path, settings: dict[str, Any]) -> None:
-    """Checks that what was answered was asked with these settings."""
-    if changed := folders.differences(json.loads(path.read_text()), settings):
+def _check_same(path: pathlib.Path, plan: served_plan.Plan) -> None:
+    """Checks that what was answered was asked with these settings.
+
+    A trial may grow: answers depend neither on questions that come behind theirs, nor on how many
+    samples there are, nor on how many are asked for at a time.
+    """
+    before = json.loads(path.read_text())
+    may_differ = {"per_request"}
+    if before.get("num_samples", 0) <= plan.settings.get("num_samples", 0):
+        may_differ.add("num_samples")
+    if collect.digest(plan.questions[: before["questions"]]) == before["questions_sha256"]:
+        may_differ |= {"questions", "questions_sha256"}
+    same = {name: before[name] for name in may_differ & before.keys()}
+    if changed := folders.differences(before, plan.settings | same):
         raise SchemaError(
             f"'{path.parents[1]}' was collected with other settings ({changed}); give another "
             "--out, or remove the folder"

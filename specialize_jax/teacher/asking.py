@@ -32,7 +32,7 @@ class Server(Protocol):
         path: str,
         payload: Mapping[str, Any],
         read: Callable[[Any], Read],
-        lost: Callable[[str], None],
+        lost: Callable[[str], bool | None],
     ) -> tuple[str, Read]:
         """Returns the body of the reply, and what `read` makes of it; see `client.Client`."""
 

@@ -77,7 +77,7 @@ def test_killed_in_the_middle_against_a_server_full_of_faults(flags, tmp_path):
     concurrency = 16
     with Server(FAULTS, rate=0.2, delay=0.005) as server:
         changes = {"samples": 8, "samples_per_request": 2, "concurrency": concurrency}
-        argv = flags(server, count=200, timeout=0.5, seed=3, any_answer=True, **changes)
+        argv = flags(server, count=200, timeout=2, seed=3, any_answer=True, **changes)
         command = [sys.executable, "-m", "specialize_jax.apps.main", *argv]
         with (tmp_path / "log").open("wb") as log:
             run = subprocess.Popen(command, stdout=log, stderr=log)
@@ -155,6 +155,20 @@ def test_another_filter_asks_nothing_and_other_settings_are_refused(flags, tmp_p
         said = capsys.readouterr().err
         assert "temperature: 0.5 there, 0.9 here" in said and "top_logprobs: 3 there, 2" in said
         assert len(server.requests) == count
+
+
+def test_a_trial_grows(flags, tmp_path, capsys):
+    with Server() as server:
+        known = {"logprobs_temperature": 1}  # nothing is asked to find out
+        assert main.main(flags(server, limit=2, samples=2, **known)) == 0
+        asked = len(server.requests)
+        assert main.main(flags(server, samples=5, samples_per_request=1, **known)) == 0
+        assert info(tmp_path)["answers"] == {"wanted": 30, "there": 30}
+        assert max(server.done.values()) == 1 and len(server.requests) - asked == 26
+        capsys.readouterr()
+        for smaller in ({"limit": 2}, {"samples": 4}, {"count": 7, "limit": 5}):
+            assert main.main(flags(server, **{"samples": 5, **smaller})) == 1
+            assert "collected with other settings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
