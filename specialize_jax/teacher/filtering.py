@@ -34,9 +34,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         if self.mode not in answers.MODES:
-            raise ValueError(
-                f"unknown extraction mode '{self.mode}'; choices: {', '.join(answers.MODES)}"
-            )
+            raise ValueError(f"--mode: unknown '{self.mode}'; choices: {', '.join(answers.MODES)}")
 
 
 def sample(
