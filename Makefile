@@ -66,7 +66,7 @@ $(LIBTPU)/.installed: constraints.txt $(VENV)/.installed
 test: lint $(LIBTPU)/.installed  ## lint, types, and every test
 	@$(TEST_ENV) $(PYTHON) $(PYTEST)
 
-test-long: venv  ## the tests that take minutes: kill -9 at twenty random moments
+test-long: venv  ## the tests that take minutes: kill -9 at twenty random moments, a student that teaches another
 	@$(TEST_ENV) $(PYTHON) -m pytest -m long -s $(PYTEST_ARGS)
 
 lint: venv  ## ruff and mypy

@@ -8,7 +8,6 @@ from typing import Any
 
 from etils import epath
 
-from specialize_jax import answers
 from specialize_jax.apps import data_dir, student
 from specialize_jax.data import formats
 from specialize_jax.schemas import SchemaError
@@ -135,8 +134,6 @@ def check(args: argparse.Namespace) -> None:
         )
     if args.samples_per_request is None:
         args.samples_per_request = max(args.samples, 1) if args.checkpoint else _PER_REQUEST
-    if args.mode not in answers.MODES:
-        raise ValueError(f"--mode: unknown '{args.mode}'; choices: {', '.join(answers.MODES)}")
     least = {"concurrency": 1, "attempts": 1, "timeout": 0.001, "requests_per_minute": 0.001}
     for name, number in least.items():
         if getattr(args, name) is not None and not getattr(args, name) >= number:

@@ -35,9 +35,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         if self.mode not in answers.MODES:
-            raise ValueError(
-                f"unknown extraction mode '{self.mode}'; choices: {', '.join(answers.MODES)}"
-            )
+            raise ValueError(f"--mode: unknown '{self.mode}'; choices: {', '.join(answers.MODES)}")
         if not 0 <= self.min_chars <= (math.inf if self.max_chars is None else self.max_chars):
             raise ValueError(
                 f"expected 0 <= min_chars <= max_chars, got {self.min_chars} and {self.max_chars}"
