@@ -163,6 +163,12 @@ def _check_logprobs_temperature(value: str) -> None:
         )
 
 
+def said_temperature(args: argparse.Namespace) -> float | None:
+    """Returns the temperature that log-probabilities include, where a flag says it."""
+    value = args.logprobs_temperature
+    return None if value in ("ask", "unknown") else float(value)
+
+
 def _check_own(args: argparse.Namespace) -> None:
     if args.base_url:
         raise ValueError(

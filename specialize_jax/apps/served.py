@@ -201,8 +201,7 @@ async def _included(
     if not isinstance(asked, sampling.Sampling) or not asked.top_logprobs:
         return None
     if args.logprobs_temperature != "ask":
-        known = args.logprobs_temperature
-        return None if known == "unknown" else float(known)
+        return collect_flags.said_temperature(args)
     if asked.temperature == 1.0:
         return 1.0
     question = plan.questions[0]
@@ -210,6 +209,11 @@ async def _included(
         client, asked, question, plan.prompt(question), plan.decode
     )
     journal.add(Entry(question.id, (), tokens, "{}"))
+    if included is None:
+        progress.say(
+            "note: whether log-probabilities are before or after the temperature cannot be told; "
+            "--logprobs_temperature says it (1: before)"
+        )
     return included
 
 

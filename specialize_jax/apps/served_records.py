@@ -10,16 +10,17 @@ from typing import Any
 
 from etils import epath
 
-from specialize_jax.apps import provenance, served_plan
+from specialize_jax.apps import collect_flags, provenance, served_plan
 from specialize_jax.decoding import voting
 from specialize_jax.evaluation.readers import Question
 from specialize_jax.schemas import folders
 from specialize_jax.schemas import records as schema
-from specialize_jax.teacher import asking, filtering, records, summary, wire
+from specialize_jax.teacher import asking, filtering, records, sampling, summary, wire
 from specialize_jax.teacher.client import public
 from specialize_jax.teacher.journal import Journal
 
 MEASURED = "measured.json"
+_DECISIVE = ("filter", "answers", "logprobs_temperature")
 
 
 def write(
@@ -40,7 +41,7 @@ def write(
     info = _info(args, plan, out, journal, outcome)
     if folders.schema_of(out) == schema.NAME:
         done = folders.read_info(out, schema.NAME)
-        if not folders.differences(done, {name: info[name] for name in ("filter", "answers")}):
+        if not folders.differences(done, {name: info[name] for name in _DECISIVE}):
             print(f"already collected: {out}")
             return
         records.clear(out)
@@ -88,7 +89,7 @@ def _info(
         "teacher": {"name": args.model, "revision": settings.get("checkpoint")},
         "tokenizer": {"name": plan.tokenizer, "sha256": settings["tokenizer"]},
         "sampling": settings,
-        "logprobs_temperature": measured.get("logprobs_temperature"),
+        "logprobs_temperature": _included(args, plan, measured),
         "prompt_template_sha256": settings["prompt_template_sha256"],
         "source": f"specialize-jax collect from {measured.get('server', public(args.base_url))}",
         "filter": {**dataclasses.asdict(plan.rules), **used},
@@ -101,6 +102,17 @@ def _info(
             "cost": plan.budget.cost(prompt, completion),
         },
     }
+
+
+def _included(
+    args: argparse.Namespace, plan: served_plan.Plan, measured: dict[str, Any]
+) -> float | None:
+    """What a flag says of a server counts, also where something was measured before."""
+    by_server = isinstance(plan.asking, sampling.Sampling) and plan.local is None
+    said = collect_flags.said_temperature(args)
+    if by_server and plan.asking.top_logprobs and said is not None:
+        return said
+    return measured.get("logprobs_temperature")
 
 
 def _rows(

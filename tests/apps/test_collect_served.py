@@ -171,6 +171,14 @@ def test_a_trial_grows(flags, tmp_path, capsys):
             assert "collected with other settings" in capsys.readouterr().err
 
 
+def test_what_is_said_of_the_temperature_counts_behind_what_was_measured(flags, tmp_path):
+    with Server() as server:
+        assert main.main(flags(server)) == 0
+        count = len(server.requests)
+        assert main.main(flags(server, logprobs_temperature=0.5)) == 0
+        assert info(tmp_path)["logprobs_temperature"] == 0.5 and len(server.requests) == count
+
+
 @pytest.mark.parametrize(
     "limit", [{"max_tokens_total": 600}, {"max_cost": 4, "price_completion": 1e4}]
 )
