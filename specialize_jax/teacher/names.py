@@ -9,7 +9,9 @@ Servers name tokens in three ways. The surest counts:
 | string | `" the"`, `bytes: \xc3`            | UTF-8; old servers escape parts of it     |
 
 A string with U+FFFD stands for bytes that were lost, and several tokens may share it; some servers
-send its three bytes as `bytes`. Such a name is ambiguous: nothing may be learned from it.
+send its three bytes as `bytes`. vLLM (0.32) sends an empty string for a token that ends within a
+character, and the whole character as the name of the token that completes it. Such names are
+ambiguous: nothing may be learned from them.
 """
 
 import functools
@@ -72,8 +74,7 @@ def read(
         return Name(decode(token_id), token_id)
     if raw is None:
         return Name(_bytes_of(string), token_id, sound(string))
-    value = bytes(raw)
-    return Name(None if _LOST in value else value, token_id, string)
+    return Name(_sure(bytes(raw)), token_id, string)
 
 
 def sound(string: str) -> str:
@@ -83,14 +84,19 @@ def sound(string: str) -> str:
 
 @functools.lru_cache(2**17)  # a teacher says few strings, each again and again
 def _bytes_of(string: str) -> bytes | None:
-    value = token_to_bytes(sound(string))
-    return None if _LOST in value else value
+    return _sure(token_to_bytes(sound(string)))
+
+
+def _sure(value: bytes) -> bytes | None:
+    """Returns the bytes of a name; None where they do not tell those of the token."""
+    return None if not value or _LOST in value else value
 
 
 def fill(tokens: Sequence[Name], text: bytes) -> list[tuple[Name, int]] | None:
     """Gives ambiguous tokens the bytes that the text has in their place.
 
-    Where the text leaves open which byte belongs to which of several tokens, these become one.
+    Where the text leaves open which byte belongs to which of several tokens, these become one; and
+    so do tokens without a name and the one whose name is all of their bytes.
 
     Args:
       tokens: of a text; they may go on behind it (a stop sequence).
@@ -107,7 +113,7 @@ def fill(tokens: Sequence[Name], text: bytes) -> list[tuple[Name, int]] | None:
     done = []
     start = 0
     for end in range(1, len(places)):
-        if len(places[end]) == 1:
+        if len(places[end]) == 1 and places[end] != places[start]:
             (first,), (last,) = places[start], places[end]
             whole = tokens[start].id if end == start + 1 else None
             done.append((Name(text[first:last], whole), end - start))
@@ -115,6 +121,15 @@ def fill(tokens: Sequence[Name], text: bytes) -> list[tuple[Name, int]] | None:
     # A stop behind the text: nothing is learned from its bytes.
     behind = tokens[start:]
     return done + [(Name(token.bytes or b"?", token.id), 1) for token in behind]
+
+
+def sizes(token: Name) -> tuple[int, int]:
+    """Returns how many bytes of a text a token stands for at least and at most."""
+    if token.bytes is not None:
+        return len(token.bytes), len(token.bytes)
+    lost = token.string.count(_REPLACEMENT)
+    sure = len(token.string.encode()) - lost * len(_LOST)
+    return sure + lost, sure + 3 * max(lost, 1)
 
 
 def _places(tokens: Sequence[Name], text: bytes) -> list[set[int]] | None:
@@ -142,6 +157,11 @@ def _ends(token: Name, text: bytes, start: int) -> set[int]:
     """Returns where a token that begins at a place of a text may end."""
     if token.bytes is not None:
         return {start + len(token.bytes)} if text.startswith(token.bytes, start) else set()
+    if not token.string:  # its bytes come with a later token, or the text lost them
+        lost = 0
+        while text.startswith(_LOST, start + 3 * lost):
+            lost += 1
+        return {start + 3 * count for count in range(lost + 1)}
     ends = {start}
     for part in _LOST_PART.findall(token.string):
         if part[0] != _REPLACEMENT:
