@@ -7,7 +7,8 @@
 | prompt      | `prompt_logprobs`: a dict by id for every token of a prompt  | vLLM, for scoring  |
 
 What a server says is taken as far as it is sure (`names`). A sampled token keeps its own
-log-probability, whether or not it is among the candidates, and is never put among them.
+log-probability, whether or not it is among the candidates, and is never put among them; where a
+server put it there in a likelier one's place, it is taken out.
 """
 
 import collections
@@ -126,10 +127,23 @@ def _chat(
         Step(
             names.read(entry["token"], entry.get("bytes"), token_id, decode),
             _logprob(entry["logprob"]),
-            entry.get("top_logprobs"),
+            _most_probable(entry),
         )
         for entry, token_id in zip(content, same, strict=True)
     ]
+
+
+def _most_probable(entry: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Returns the candidates of a step that are its most probable ones.
+
+    vLLM (0.32) lists the sampled token first and cuts the list behind K. So where it is the least
+    probable of them, likelier tokens may be missing.
+    """
+    listed = entry.get("top_logprobs") or []
+    if len(listed) < 2 or listed[0]["token"] != entry["token"]:
+        return listed
+    least = min(candidate["logprob"] for candidate in listed[1:])
+    return listed[1:] if listed[0]["logprob"] < least else listed
 
 
 def _completions(

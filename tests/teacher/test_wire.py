@@ -1,6 +1,7 @@
 """What servers send, in their three forms: ids before bytes before strings, nothing guessed."""
 
 import math
+import types
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from specialize_jax import tokenizers
 from specialize_jax.schemas import NO_LOGPROB
-from specialize_jax.teacher import names, wire
+from specialize_jax.teacher import names, sampling, wire
 from specialize_jax.teacher.names import Name
 from tests.real_data import data_dir
 
@@ -236,3 +237,98 @@ def test_prompt_logprobs():
     assert names.candidates(steps[0].candidates, decode) == ([(b" x", -3.0), (b"The", -0.1)], 0)
     with pytest.raises(wire.BadReply, match="does not score prompts"):
         wire.prompt_steps({"choices": [{"text": ""}]})
+
+
+def bytes_of(*strings):
+    """As vLLM's chat form has it: the bytes of the strings that it sends."""
+    return [(string, string.encode(), []) for string in strings]
+
+
+@pytest.mark.parametrize(
+    ("strings", "text", "values", "merged"),
+    [
+        # vLLM 0.32, a random GPT-2: a token that ends within a character has no name, and the one
+        # that completes it the whole character's.
+        ([" caf", "", "\u00e9", "12"], " caf\u00e912", [b" caf", b"\xc3\xa9", b"12"], 2),
+        (["n", "", "", "\u65e5", " the"], "n\u65e5 the", [b"n", "\u65e5".encode(), b" the"], 3),
+        (["", "\ufffd "], "\u00e9 ", ["\u00e9 ".encode()], 2),
+        # What never became one is a U+FFFD of the text; several may share it.
+        (["er", "", "ing"], "er\ufffding", [b"er", b"\xef\xbf\xbd", b"ing"], 0),
+        (["", "", "\u00e9"], "\ufffd\u00e9", [b"\xef\xbf\xbd", b"\xc3\xa9"], 2),
+        (["a", "", "", "b"], "a\ufffdb", [b"a", b"\xef\xbf\xbd", b"b"], 2),
+        # At the end it is not in the text at all.
+        ([" the answe", "", "<|endoftext|>"], " the answe", [b" the answe"], 0),
+        (["3", ""], "3", [b"3"], 0),
+        ([""], "", [], 0),
+    ],
+)
+@pytest.mark.parametrize("form", ["completions", "chat"])
+def test_tokens_without_a_name(form, strings, text, values, merged):
+    body = completions(strings, text) if form == "completions" else chat(bytes_of(*strings), text)
+    found = read(body)
+    assert (found.values, found.counts["merged"]) == (values, merged)
+    assert sum(found.logprobs) == pytest.approx(HALF * (len(values) - bool(merged) + merged))
+    if form == "completions" and merged:
+        assert [] in found.topk
+
+
+def test_candidates_without_a_name_are_ambiguous():
+    step = {"": -3.1, "r": -2.2, "Q": -2.3}
+    assert names.candidates(step, None) == ([(b"r", -2.2), (b"Q", -2.3)], 1)
+    step = [
+        {"token": "", "bytes": [], "logprob": -3.1},
+        {"token": "r", "bytes": [114], "logprob": -2},
+    ]
+    assert names.candidates(step, None) == ([(b"r", -2)], 1)
+
+
+@pytest.mark.parametrize(
+    ("sampled", "listed", "kept"),
+    [
+        # vLLM 0.32 in chat form lists the sampled token first and cuts the list behind K.
+        (("S", -3.33), [("S", -3.33), ("ing", -2.26), (" the", -2.84)], ["ing", " the"]),
+        (("S", -2.5), [("S", -2.5), ("ing", -2.26), (" the", -2.84)], ["ing", "S", " the"]),
+        # A server that lists by probability has the most probable ones.
+        (("S", -3.33), [("ing", -2.26), (" the", -2.84), ("S", -3.33)], ["ing", " the", "S"]),
+        (("S", -3.33), [("S", -3.33)], ["S"]),
+        (("S", -3.33), [("S", -3.33), ("ing", -2.26), (" the", -9999.0)], ["ing", "S"]),
+    ],
+)
+def test_a_sampled_token_in_a_likelier_ones_place(sampled, listed, kept):
+    entry = {"token": sampled[0], "logprob": sampled[1], "bytes": None}
+    entry["top_logprobs"] = [{"token": name, "logprob": p} for name, p in listed]
+    choice = {"message": {"content": sampled[0]}, "logprobs": {"content": [entry]}}
+    found = read({"choices": [choice]})
+    assert found.logprobs == [sampled[1]]
+    assert [name.decode() for name, _ in found.topk[0]] == kept
+
+
+def scored(strings, answer):
+    """Returns what is read of an answer behind a prompt of the strings' first."""
+    body = {"choices": [{"prompt_logprobs": [None]}]}
+    for number, string in enumerate(strings[1:]):
+        body["choices"][0]["prompt_logprobs"].append(
+            {str(number): {"logprob": HALF, "decoded_token": string}}
+        )
+    asked = sampling.Scoring("m", {"q": [answer]})
+    question = types.SimpleNamespace(id="q")
+    (choice,) = asked.read(body, question, (0,), None)
+    return wire.tokens(choice, most=5)
+
+
+@pytest.mark.parametrize(
+    ("strings", "answer", "values", "logprob"),
+    [
+        (["Q", ":", "\n", "", "\u00e9", "12"], "\u00e912", [b"\xc3\xa9", b"12"], 3 * HALF),
+        (["Q", "", "\u00e9", "1", "2", "", "\u00e9"], "2\u00e9", [b"2", b"\xc3\xa9"], 3 * HALF),
+        (["Q", "", "\u00e9", "1"], "1", [b"1"], HALF),
+    ],
+)
+def test_scored_answers_with_tokens_without_a_name(strings, answer, values, logprob):
+    found = scored(strings, answer)
+    assert found.values == values and sum(found.logprobs) == pytest.approx(logprob)
+
+
+def test_a_scored_answer_begins_where_a_token_begins():
+    assert scored(["Q", ":12", "3"], "23") is None
+    assert scored(["Q", "", "\u00e9"], "\u00e9\u00e9") is None
