@@ -15,6 +15,7 @@ ambiguous: nothing may be learned from them.
 """
 
 import functools
+import heapq
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -181,7 +182,14 @@ def _beyond_ascii(text: bytes, start: int, most: int) -> int:
     return size
 
 
-def candidates(step: Any, decode: Decode | None) -> tuple[list[tuple[bytes, float]], int]:
+def is_ambiguous(string: str) -> bool:
+    """Whether a string does not tell the bytes of its token."""
+    return not string or _REPLACEMENT in sound(string)
+
+
+def candidates(
+    step: Any, decode: Decode | None, most: int | None = None
+) -> tuple[list[tuple[bytes, float]], int]:
     """Reads the candidates of a step, in any of the forms in which servers write them.
 
     Args:
@@ -189,13 +197,17 @@ def candidates(step: Any, decode: Decode | None) -> tuple[list[tuple[bytes, floa
         `logprob` and perhaps `bytes` (chat), a dictionary id -> object with `logprob` and perhaps
         `decoded_token` (vLLM's `prompt_logprobs`), or None.
       decode: as for `read`.
+      most: how many of the most probable ones count; beyond them servers list the sampled token.
 
     Returns:
       (bytes, log-probability) of those whose bytes are known, and how many are not.
     """
     known: list[tuple[bytes, float]] = []
     ambiguous = 0
-    for string, raw, token_id, logprob in _entries(step):
+    entries = _entries(step)
+    if most is not None and step is not None and len(step) > most:
+        entries = iter(heapq.nlargest(most, entries, key=lambda entry: entry[-1]))
+    for string, raw, token_id, logprob in entries:
         if raw is None and token_id is None and not string.startswith(_ID_PREFIX):
             value = _bytes_of(string)  # what `read` says; millions of times
         else:

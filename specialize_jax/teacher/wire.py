@@ -140,10 +140,13 @@ def _most_probable(entry: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     probable of them, likelier tokens may be missing.
     """
     listed = entry.get("top_logprobs") or []
-    if len(listed) < 2 or listed[0]["token"] != entry["token"]:
+    if not listed or listed[0]["token"] != entry["token"]:
         return listed
-    least = min(candidate["logprob"] for candidate in listed[1:])
-    return listed[1:] if listed[0]["logprob"] < least else listed
+    return listed[1:] if _least_first([other["logprob"] for other in listed]) else listed
+
+
+def _least_first(logprobs: Sequence[float]) -> bool:
+    return len(logprobs) > 1 and logprobs[0] < min(logprobs[1:])
 
 
 def _completions(
@@ -154,9 +157,26 @@ def _completions(
     top = logprobs.get("top_logprobs") or [None] * len(tokens)
     same = _ids(ids, len(tokens))
     return [
-        Step(names.read(token, None, token_id, decode), _logprob(logprob), candidates)
+        Step(
+            names.read(token, None, token_id, decode),
+            _logprob(logprob),
+            _likelier(token, candidates) if candidates else candidates,
+        )
         for token, logprob, candidates, token_id in zip(tokens, own, top, same, strict=True)
     ]
+
+
+def _likelier(token: str, candidates: Mapping[str, float]) -> Mapping[str, float]:
+    """Returns the candidates of a step without a sampled token that may be beyond them.
+
+    vLLM lists it first, and further tokens than K if it is none of them. That cannot be counted
+    where tokens share a key, as those without a name do.
+    """
+    if next(iter(candidates)) != token or not any(map(names.is_ambiguous, candidates)):
+        return candidates
+    if not _least_first(list(candidates.values())):
+        return candidates
+    return {name: logprob for name, logprob in candidates.items() if name != token}
 
 
 def _ids(ids: Sequence[int] | None, count: int) -> Sequence[int | None]:
@@ -256,7 +276,7 @@ def boundary(tokens: Sequence[bytes], size: int) -> int:
 def _candidates(
     step: Any, most: int, decode: names.Decode | None, counts: collections.Counter[str]
 ) -> list[tuple[bytes, float]]:
-    known, ambiguous = names.candidates(step, decode)
+    known, ambiguous = names.candidates(step, decode, most)
     counts["ambiguous"] += ambiguous
     try:
         order, logprobs, without = clean(known, most=most)

@@ -149,8 +149,9 @@ def check_candidates(teacher, found, expected, *, is_chat, by_ids):
     named = [(teacher.values[token] or end_of(teacher), expected[token]) for token in best]
     if not by_ids:
         named = [(value, logprob) for value, logprob in named if said_by_itself(value)]
-    # In chat form the last one may have made room for the sampled token.
-    assert len(named) - is_chat <= len(found) <= len(named)
+    # The least probable one may be the sampled token, of which it cannot be told.
+    unsure = not by_ids and (is_chat or len(named) < K)
+    assert len(named) - unsure <= len(found) <= len(named)
     for value, logprob in named[: len(found)]:
         assert found[value] == pytest.approx(logprob, abs=2e-3)
 
@@ -178,6 +179,5 @@ def test_answers_that_are_there(served, how, by_ids, tmp_path):
         ids = teacher.tokenizer.encode(row["prompt"] + "\n" + row["completion"]).ids[len(prompt) :]
         expected = teacher.logprobs(prompt, ids, 1.0)[np.arange(len(ids)), ids]
         assert sum(row["token_logprobs"]) == pytest.approx(sum(expected), abs=1e-2)
+        # By names, the tokens of a character are one.
         assert (len(row["token_bytes"]) == len(ids)) == by_ids
-        # Characters of several tokens have their product.
-        assert sum(lp is not None for lp in row["token_logprobs"]) == len(row["topk_bytes"])

@@ -332,3 +332,26 @@ def test_scored_answers_with_tokens_without_a_name(strings, answer, values, logp
 def test_a_scored_answer_begins_where_a_token_begins():
     assert scored(["Q", ":12", "3"], "23") is None
     assert scored(["Q", "", "\u00e9"], "\u00e9\u00e9") is None
+
+
+def test_candidates_are_counted_before_those_without_a_name_are_left_out():
+    """By ids vLLM lists K tokens and the sampled one, which is none of them."""
+    step = {"5": -9.0, "1": -1.0, "2": -2.0, "3": -3.0}
+    names_of = {"5": "w", "1": "P", "2": "", "3": "\u00b1"}
+    entries = {i: {"logprob": p, "decoded_token": names_of[i]} for i, p in step.items()}
+    assert names.candidates(entries, None, 3) == ([(b"P", -1.0), ("\u00b1".encode(), -3.0)], 1)
+
+
+@pytest.mark.parametrize(
+    ("top", "kept"),
+    [
+        # Two tokens without a name have one key, so that the sampled one is not the fourth.
+        ({"S": -4.0, "": -1.5, "i": -1.0}, ["i"]),
+        ({"S": -1.2, "": -1.5, "i": -1.0}, ["i", "S"]),
+        ({"S": -4.0, "a": -1.5, "i": -1.0}, ["i", "a", "S"]),
+        ({"i": -1.0, "": -1.5, "S": -4.0}, ["i", "S"]),
+    ],
+)
+def test_a_sampled_token_beside_candidates_without_a_name(top, kept):
+    found = read(completions(["S"], top=[top]), most=3)
+    assert [name.decode() for name, _ in found.topk[0]] == kept
