@@ -55,12 +55,13 @@ def check(
 def _check_text(choices: Sequence[wire.Choice], read: Sequence[wire.Tokens | None]) -> None:
     """Checks that tokens are the text.
 
-    One answer that fails is enough if all of its tokens have names: where spaces are lost, an
-    answer of one word looks well, and its candidates are wrong.
+    One answer that fails is enough, if all of its tokens have names and its text lost nothing:
+    where spaces are lost, an answer of one word looks well, and its candidates are wrong.
     """
     both = zip(choices, read, strict=True)
     failed = [choice for choice, tokens in both if tokens is None and choice.steps]
-    sure = [c for c in failed if all(step.name.bytes for step in c.steps or ())]
+    named = [c for c in failed if all(step.name.bytes for step in c.steps or ())]
+    sure = [choice for choice in named if "\ufffd" not in choice.text]
     if not sure and any(tokens is not None for tokens in read):
         return
     shown = (sure or failed or choices)[0]

@@ -78,6 +78,20 @@ def read(
     return Name(_sure(bytes(raw)), token_id, string)
 
 
+def agrees(
+    string: str, raw: Sequence[int] | None, token_id: int | None, decode: Decode | None
+) -> bool:
+    """Whether the names of a step can be believed, as far as an id beside its own tells.
+
+    vLLM's string for the end of a character is all of it, and so are those of the candidates. What
+    is no text, the end, may be spelled.
+    """
+    if token_id is None or decode is None or string.startswith(_ID_PREFIX):
+        return True
+    known = decode(token_id)
+    return not known or known == read(string, raw, None, None).bytes
+
+
 def sound(string: str) -> str:
     """Returns a string with U+FFFD for each lone surrogate, which JSON can spell and UTF-8 not."""
     return _SURROGATE.sub(_REPLACEMENT, string)

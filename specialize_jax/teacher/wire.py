@@ -127,7 +127,9 @@ def _chat(
         Step(
             names.read(entry["token"], entry.get("bytes"), token_id, decode),
             _logprob(entry["logprob"]),
-            _most_probable(entry),
+            _most_probable(entry)
+            if names.agrees(entry["token"], entry.get("bytes"), token_id, decode)
+            else None,
         )
         for entry, token_id in zip(content, same, strict=True)
     ]
@@ -160,7 +162,9 @@ def _completions(
         Step(
             names.read(token, None, token_id, decode),
             _logprob(logprob),
-            _likelier(token, candidates) if candidates else candidates,
+            _likelier(token, candidates)
+            if candidates and names.agrees(token, None, token_id, decode)
+            else None,
         )
         for token, logprob, candidates, token_id in zip(tokens, own, top, same, strict=True)
     ]

@@ -107,11 +107,11 @@ def test_samples(served, form, tmp_path):
     assert len({(row["example_id"], row["sample_id"]) for row in rows}) == len(rows)
     assert info["logprobs_temperature"] == served.included
     assert info["left_out"].get("no_tokens", 0) == 0 and info["k"] == K
-    if by_ids:
+    if form.endswith("by ids"):
         assert info["left_out"]["ambiguous"] == 0
     for row in rows:
         assert ";" not in row["completion"]
-        check_row(served, row, is_chat="chat" in form, by_ids=by_ids)
+        check_row(served, row, form, by_ids=by_ids)
     student = ("--student_tokenizer", world.TOKENIZER)
     for mode in ("one_to_one", "marginal"):
         out = tmp_path / mode
@@ -121,8 +121,9 @@ def test_samples(served, form, tmp_path):
         assert run("verify", out) == 0
 
 
-def check_row(served, row, *, is_chat, by_ids):
+def check_row(served, row, form, *, by_ids):
     """Compares a row with a pass of our own."""
+    is_chat, names_are_ids = "chat" in form, form.endswith("by ids")
     teacher, tokens = served.teacher, row["token_bytes"]
     ids, counts = (row["token_ids"], [1] * len(tokens)) if by_ids else ids_of(teacher, tokens)
     assert [teacher.values[token] for token in ids] == tokens or max(counts) > 1
@@ -136,21 +137,22 @@ def check_row(served, row, *, is_chat, by_ids):
         assert row["token_logprobs"][step] == pytest.approx(own, abs=2e-3)
         if count == 1:
             found = dict(zip(row["topk_bytes"][step], row["topk_logprobs"][step], strict=True))
-            check_candidates(teacher, found, expected[place], is_chat=is_chat, by_ids=by_ids)
+            if found or names_are_ids or said_by_itself(tokens[step]):
+                check_candidates(teacher, found, expected[place], is_chat, names_are_ids)
             if tokens[step] in found:
                 assert found[tokens[step]] == row["token_logprobs"][step]
         place += count
 
 
-def check_candidates(teacher, found, expected, *, is_chat, by_ids):
+def check_candidates(teacher, found, expected, is_chat, names_are_ids):
     """Checks that candidates are the most probable tokens, but for those without a name."""
     assert sum(map(np.exp, found.values())) <= 1 + 1e-5
     best = [int(token) for token in np.argsort(-expected)[:K]]
     named = [(teacher.values[token] or end_of(teacher), expected[token]) for token in best]
-    if not by_ids:
+    if not names_are_ids:
         named = [(value, logprob) for value, logprob in named if said_by_itself(value)]
     # The least probable one may be the sampled token, of which it cannot be told.
-    unsure = not by_ids and (is_chat or len(named) < K)
+    unsure = is_chat or len(named) < K
     assert len(named) - unsure <= len(found) <= len(named)
     for value, logprob in named[: len(found)]:
         assert found[value] == pytest.approx(logprob, abs=2e-3)

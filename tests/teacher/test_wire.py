@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from specialize_jax import tokenizers
 from specialize_jax.schemas import NO_LOGPROB
-from specialize_jax.teacher import names, sampling, wire
+from specialize_jax.teacher import first_look, names, sampling, wire
+from specialize_jax.teacher.client import Refused
 from specialize_jax.teacher.names import Name
 from tests.real_data import data_dir
 
@@ -355,3 +356,38 @@ def test_candidates_are_counted_before_those_without_a_name_are_left_out():
 def test_a_sampled_token_beside_candidates_without_a_name(top, kept):
     found = read(completions(["S"], top=[top]), most=3)
     assert [name.decode() for name, _ in found.topk[0]] == kept
+
+
+@pytest.mark.parametrize(
+    ("replies", "message"),
+    [
+        # Names that lost their spaces: an answer of one word does not hide it.
+        ([(["12"], "12"), (["a", "caf"], "a caf")], r"tokens are not its text: \[b'a', b'caf'\]"),
+        ([(["a", "", "b"], "a caf")], "tokens are not its text"),
+        # What the text lost is no fault of names.
+        ([(["12"], "12"), (["token_id:8", "token_id:11"], " \ufffd x")], None),
+        ([(["12"], "12"), (["a", "", "b"], "a caf")], None),
+        # An empty answer tells what stands behind it.
+        ([(["<|endoftext|>"], "")], None),
+    ],
+)
+def test_the_first_look_at_tokens(replies, message):
+    found = []
+    for tokens, text in replies:
+        known = None if "token_id" not in tokens[0] else decode
+        found += wire.choices(completions(tokens, text), known)
+    if message is None:
+        assert first_look.check(found, top_logprobs=1, decode=decode) is None
+    else:
+        with pytest.raises(Refused, match=message):
+            first_look.check(found, top_logprobs=1, decode=decode)
+
+
+def test_names_of_a_step_that_its_id_belies():
+    """Strings of vLLM beside `token_ids`: the end of a character is called by all of it."""
+    top = [[(" x", b" x", HALF)], [("\u00d6", "\u00d6".encode(), HALF)], [("\n", b"\n", HALF)]]
+    names_sent = [("The", b"The"), ("", b""), ("\u00d7", "\u00d7".encode())]
+    entries = [(*name, listed) for name, listed in zip(names_sent, top, strict=True)]
+    found = read(chat(entries, "The \u00d7", token_ids=[7, 8, 9]), decode)
+    assert (found.values, found.ids) == ([b"The", b" \xc3", b"\x97"], [7, 8, 9])
+    assert found.topk == [[(b" x", HALF)], [], []]
