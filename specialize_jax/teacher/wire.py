@@ -176,9 +176,9 @@ def _likelier(token: str, candidates: Mapping[str, float]) -> Mapping[str, float
     vLLM lists it first, and further tokens than K if it is none of them. That cannot be counted
     where tokens share a key, as those without a name do.
     """
-    if next(iter(candidates)) != token or not any(map(names.is_ambiguous, candidates)):
+    if next(iter(candidates)) != token or not _least_first(list(candidates.values())):
         return candidates
-    if not _least_first(list(candidates.values())):
+    if not any(map(names.is_ambiguous, candidates)):
         return candidates
     return {name: logprob for name, logprob in candidates.items() if name != token}
 
