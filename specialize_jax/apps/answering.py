@@ -35,7 +35,7 @@ class Settings:
       top_p: share of the probability that may be drawn, in (0, 1].
       samples: answers to a prompt.
       num_beams: above 1 a beam search.
-      seed: of all draws.
+      seed: of all draws; JAX knows 32 bits, so in [0, 2**32).
       calculator: what computes while an answer is written.
     """
 
@@ -57,6 +57,8 @@ class Settings:
         for name in ("max_length", "samples", "num_beams"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 1 << 32:
+            raise ValueError(f"expected a seed from 0 to 4294967295, got {self.seed}")
         if self.temperature < 0:
             raise ValueError(f"expected temperature >= 0, got {self.temperature}")
         if self.samples > 1 and not self.temperature:
@@ -197,9 +199,9 @@ class Answerer:
         student_slots.check_room(
             self.model, max(map(len, ids), default=1), self.settings.max_length
         )
-        questions = [slots.Question(*one) for one in zip(ids, numbers, strict=True)]
         answers: dict[int, dict[int, list[int]]] = collections.defaultdict(dict)
-        params = student_slots.prepared(self.model, params)
+        params, ids = student_slots.shared(self.model, params, ids, slots=self.batch_size)
+        questions = [slots.Question(*one) for one in zip(ids, numbers, strict=True)]
         for place, sample, tokens in self.engine.run(params, questions):
             answers[place][sample] = tokens
             if len(answers[place]) == self.settings.samples:

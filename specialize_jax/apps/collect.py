@@ -14,6 +14,8 @@ EPILOG = """\
 example:
   specialize-jax collect --base_url http://localhost:8000/v1 --model NAME \\
       --questions train.jsonl --prompt complex --samples 8 --out out/records
+  specialize-jax collect --checkpoint out/quickstart/student \\
+      --questions train.jsonl --prompt prompt.txt --samples 8 --out out/records
   specialize-jax collect --gin_file=experiments/quickstart.gin --out out/quickstart/records"""
 
 
@@ -27,8 +29,11 @@ def main(args: argparse.Namespace) -> int:
     """Asks a server, as the flags say, or the teacher that gin files name."""
     if not args.gin_file:
         return served.main(args)
-    if args.base_url or args.model or args.questions:
-        raise ValueError("expected a teacher by --gin_file or a server by --base_url, got both")
+    if args.base_url or args.checkpoint or args.model or args.questions:
+        raise ValueError(
+            "expected a teacher by --gin_file or a server by --base_url (or a student by "
+            "--checkpoint), got both"
+        )
     gin_setup.configured(args, run, out=args.out)()
     return 0
 

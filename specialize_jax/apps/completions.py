@@ -20,6 +20,14 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0, None),
     "frequency_penalty": (0, None),
     "logit_bias": ({}, None),
+    "repetition_penalty": (1, None),
+    "min_p": (0, None),
+    "min_tokens": (0, None),
+    "ignore_eos": (False, None),
+    "stop_token_ids": ([], None),
+    "prompt_logprobs": (None,),
+    "tools": ([], None),
+    "response_format": ({"type": "text"}, None),
 }
 
 
@@ -95,7 +103,7 @@ def parse(body: Any, *, is_chat: bool, max_tokens: int, max_logprobs: int, max_n
     field = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
     top_k = body.get("top_k")
     return Request(
-        prompts=_messages(body) if is_chat else _prompts(body),
+        prompts=_unicode(_messages(body) if is_chat else _prompts(body)),
         is_chat=is_chat,
         n=_number(body, "n", 1, 1, max_n),
         max_tokens=_number(body, field, max_tokens, 1, max_tokens),
@@ -129,6 +137,15 @@ def _messages(body: Mapping[str, Any]) -> tuple[str, ...]:
         texts.append(content)
     # Students know no roles: what was said is one text.
     return ("\n\n".join(texts),)
+
+
+def _unicode(prompts: tuple[str, ...]) -> tuple[str, ...]:
+    for prompt in prompts:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:  # JSON can spell half a character
+            raise BadRequest(f"expected a prompt that is Unicode: {error}") from error
+    return prompts
 
 
 def _number(body: Mapping[str, Any], name: str, default: Any, least: float, most: float) -> Any:

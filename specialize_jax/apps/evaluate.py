@@ -117,6 +117,7 @@ def run(
         prompts are all too long, or a question that was trained on.
     """
     check_choices(sets, formats, steps)
+    gin_setup.import_module("EVAL_SETS_MODULE", sets_module)
     rule = selection_rule(select_by)
     try:
         settings = answering.Settings(
@@ -132,7 +133,6 @@ def run(
     except ValueError as error:
         raise ValueError(f"EVAL_SAMPLES, EVAL_TEMPERATURE and their like: {error}") from error
     votes = voting(samples, maj_k)
-    gin_setup.import_module("EVAL_SETS_MODULE", sets_module)
     sets, folder = readers.expand(sets), epath.Path(model_dir)
     try:
         if steps == evaluation_steps.NEW:
@@ -191,11 +191,16 @@ def selection_rule(select_by: str | Mapping[str, float] | None) -> dict[str, Any
     """Returns the arguments of `select.run` that say by what to choose; None for no choice.
 
     Raises:
-      ValueError: there is no such rule.
+      ValueError: there is no such rule, or no such set or role.
     """
     if select_by is None:
         return None
-    if isinstance(select_by, Mapping):
+    if isinstance(select_by, Mapping) and select_by:
+        if unknown := sorted(set(select_by) - {*readers.SETS, *readers.ROLES}):
+            raise ValueError(
+                "EVAL_SELECT_BY: expected names of sets and of roles "
+                f"({', '.join(readers.ROLES)}), got {', '.join(map(repr, unknown))}"
+            )
         return {"by": selection.WEIGHTED, "weights": select_by}
     if select_by not in selection.BY or select_by == selection.WEIGHTED:
         roles = ", ".join(by for by in selection.BY if by != selection.WEIGHTED)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -132,7 +131,10 @@ class Exam:
             try:
                 results.read_results(before)
             except SchemaError as error:
-                print(f"note: {error}; it is left as it is, new results go beside it")
+                print(
+                    f"note: {error}; it is left as it is, new results go beside it, and `select` "
+                    "and `verify` stop there until it is moved away"
+                )
         path = runner.save(out, done, config=config, git_hash=provenance.git_commit())
         if path != before:
             provenance.write(out, "evaluate", gin=True)
@@ -172,6 +174,7 @@ def check_same_checkpoint(out: epath.Path, checkpoint: epath.Path) -> None:
 
     Raises:
       GoneError: the checkpoint is not there, and nothing was answered by it.
+      SchemaError: the mark is damaged.
       ValueError: the folder holds answers of another checkpoint of the same step.
     """
     path = out / "checkpoint.json"
@@ -183,7 +186,9 @@ def check_same_checkpoint(out: epath.Path, checkpoint: epath.Path) -> None:
             return
         raise GoneError from error
     if path.exists():
-        if json.loads(path.read_text()).get("sha256") != mark:
+        there = folders.parse_json(path.read_text(), f"'{path}'")
+        folders.check_keys(there, ("sha256",), f"'{path}'")
+        if there["sha256"] != mark:
             raise ValueError(
                 f"'{out}' holds answers of another checkpoint than '{checkpoint}' is now; "
                 "remove that folder, or move it away"

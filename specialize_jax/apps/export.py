@@ -1,4 +1,4 @@
-"""`specialize-jax export`: aligned examples as one file that another trainer reads."""
+"""`specialize-jax export`: aligned examples, or records, as one file that another trainer reads."""
 
 import argparse
 import json
@@ -11,17 +11,20 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from specialize_jax import tokenizers
-from specialize_jax.apps import progress
-from specialize_jax.data import exporters
+from specialize_jax.apps import export_text, progress
+from specialize_jax.data import exporters, text_exporters
 from specialize_jax.schemas import SchemaError, aligned, folders
 
 EPILOG = """\
-example:
+examples:
   specialize-jax export --to axolotl out/line/aligned --out out/line/axolotl.parquet
+  specialize-jax export --to trl --form messages out/records --out sft.parquet
+  specialize-jax export --to trl --form preference out/records --out dpo.jsonl
 
-axolotl: the rows of its KD plugin (v0.10.0 and later), tokenised beforehand, for a decoder-only
-student with the tokenizer of the folder: `path: FILE`, `ds_type: parquet` (or json), an empty
-`type:`, and kd_temperature 1. The prompt is `Q: question` and `Let's think step by step`.
+kd (axolotl, of aligned examples): the rows of its KD plugin (v0.10.0 and later), tokenised
+beforehand, for a decoder-only student with the tokenizer of the folder: `path: FILE`, `ds_type:
+parquet` (or json), an empty `type:`, and kd_temperature 1. The prompt is `Q: question` and `Let's
+think step by step`.
   input_ids, attention_mask, labels  prompt and target; labels are -100 in the prompt
   target_token_ids, target_logprobs  row t: the distribution of token t + 1, K entries; a token
                                      without the teacher's distribution is itself at 0.0, whose KL
@@ -29,26 +32,41 @@ student with the tokenizer of the folder: `path: FILE`, `ds_type: parquet` (or j
   target_mask                        1 in used slots
 Set kd_normalize_topk: false, or the student is renormalised over unused slots too. The tail has no
 field; how much it was is printed. Strings, reasons and kinds stay in the folder: axolotl's collator
-takes numbers only. No example is left out."""
-FORMATS = ("axolotl",)
+takes numbers only. No example is left out.
+
+The other forms are text, of teacher records:
+  trl prompt_completion      prompt, completion (SFTTrainer); --chat: lists of messages
+  trl, axolotl messages      messages (SFTTrainer, GKDTrainer, GOLDTrainer; type: chat_template)
+  axolotl alpaca             instruction, input (empty), output (type: alpaca)
+  trl, axolotl preference    prompt, chosen, rejected: right chains and the wrong ones of DIR/wrong
+                             (collect or import with --keep_wrong) or --wrong; (DPOTrainer; type:
+                             chatml.prompt_pairs; --chat: type: chat_template.default)"""
+KD = "kd"
+FORMATS = {"axolotl": KD, "trl": "prompt_completion"}
+"""Whose field names, and the form that is written if none is named."""
 _SUFFIXES = (".parquet", ".jsonl")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
-    parser.add_argument("folder", metavar="DIR", help="folder of aligned examples")
-    parser.add_argument("--to", required=True, choices=FORMATS, help="whose field names")
+    parser.add_argument("folder", metavar="DIR", help="aligned examples (kd), or teacher records")
+    parser.add_argument("--to", required=True, choices=tuple(FORMATS), help="whose field names")
     parser.add_argument("--out", required=True, metavar="FILE", help="a new .parquet or .jsonl")
     parser.add_argument(
+        "--form", metavar="FORM", help="see below (default: kd for axolotl, prompt_completion)"
+    )
+    group = parser.add_argument_group("--form kd")
+    group.add_argument(
         "--tail",
         default="renormalize",
         choices=exporters.TAILS,
         help="mass outside the entries: renormalize divides it away, as axolotl does with what "
         "servers say; drop leaves the entries as they are, summing to less than 1",
     )
-    parser.add_argument(
+    group.add_argument(
         "--bos_id", type=int, metavar="ID", help="put before every prompt (T5's has none)"
     )
+    export_text.add_arguments(parser.add_argument_group("the other forms"))
 
 
 def main(args: argparse.Namespace) -> int:
@@ -58,11 +76,18 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError(f"--out: expected a file in {' or '.join(_SUFFIXES)}, got '{args.out}'")
     if out.exists():
         raise ValueError(f"--out: '{out}' exists; remove it, or give another name")
+    form = args.form or FORMATS[args.to]
+    if (args.to, form) != ("axolotl", KD):
+        found = text_exporters.find(args.to, form, chat=args.chat)
+        if args.bos_id is not None:
+            raise ValueError(f"--bos_id: goes with --form {KD} only")
+        rows = export_text.Rows(args, found, form == text_exporters.PREFERENCE)
+        _write(out, rows.tables(), found.schema)
+        print(f"{rows.written} rows in {out}{rows.left_out()}")
+        return 0
     info = folders.read_info(args.folder, aligned.NAME)
     totals = {"rows": 0, "transferred": 0, "one_hots": 0, "tail": 0.0}
-    tables = _tables(args, info, totals)
-    folders.make_folder(out.parent)
-    _write(out, tables)
+    _write(out, _tables(args, info, totals), exporters.AXOLOTL_SCHEMA)
     _print(out, totals, args.tail)
     return 0
 
@@ -91,16 +116,17 @@ def _tables(
         yield part.table
 
 
-def _write(out: epath.Path, tables: Iterator[pa.Table]) -> None:
+def _write(out: epath.Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
     """Writes under a temporary name, a part at a time, and renames at the end."""
+    folders.make_folder(out.parent)
     temporary = out.parent / f".{out.name}.{uuid.uuid4().hex}.tmp"
-    writers: dict[str, Callable[[Any, Iterator[pa.Table]], None]] = {
+    writers: dict[str, Callable[[Any, Iterator[pa.Table], pa.Schema], None]] = {
         ".parquet": _write_parquet,
         ".jsonl": _write_jsonl,
     }
     try:
         with temporary.open("wb") as file:
-            writers[out.suffix](file, tables)
+            writers[out.suffix](file, tables, schema)
         temporary.rename(out)
     except OSError as error:
         raise SchemaError(f"cannot write '{out}': {error}") from error
@@ -108,13 +134,13 @@ def _write(out: epath.Path, tables: Iterator[pa.Table]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_parquet(file: Any, tables: Iterator[pa.Table]) -> None:
-    with pq.ParquetWriter(file, exporters.AXOLOTL_SCHEMA, compression="zstd") as writer:
+def _write_parquet(file: Any, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for table in tables:
             writer.write_table(table)
 
 
-def _write_jsonl(file: Any, tables: Iterator[pa.Table]) -> None:
+def _write_jsonl(file: Any, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
     for table in tables:
         for row in table.to_pylist():
             file.write(json.dumps(row).encode() + b"\n")

@@ -18,11 +18,11 @@ from specialize_jax.apps import gin_setup
 # name -> (module, one-line help, whether gin files configure it)
 COMMANDS: dict[str, tuple[str, str, bool]] = {
     "quickstart": ("quickstart", "the whole product on an embedded world, in minutes", True),
-    "import": ("import_records", "turn published solutions into teacher records", False),
+    "import": ("import_records", "turn solutions that others wrote into teacher records", False),
     "collect": ("collect", "sample a teacher and keep its right answers", True),
     "tokenizer": ("tokenizer", "learn a tokenizer for a student from nothing", False),
     "align": ("align", "carry teacher records to a student's tokens", False),
-    "export": ("export", "aligned examples as a file of another trainer", False),
+    "export": ("export", "aligned examples or records as a file of another trainer", False),
     "pack": ("pack", "mix the four formats and pack them into rows", True),
     "train": ("train", "train a student on packed rows", True),
     "compile": ("compile", "compile a run's training step for TPUs, without TPUs", True),

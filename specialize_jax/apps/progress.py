@@ -14,20 +14,26 @@ class Done(Protocol):
         """Moves the bar on."""
 
 
-def bar(title: str, total: int) -> Done:
-    """Returns a function that takes the number of further items done; the bar ends at `total`."""
+def bar(title: str, total: int, *, done: int = 0) -> Done:
+    """Returns a function that takes the number of further items done; the bar ends at `total`.
+
+    Args:
+      title: what is done.
+      total: number of items.
+      done: those of an earlier run, which say nothing of the speed of this one.
+    """
     # Not on a terminal: a line every ten seconds, so that a log stays readable.
     interval = 1.0 if sys.stderr.isatty() else 10.0
-    display = tqdm(total=total, desc=title, dynamic_ncols=True, mininterval=interval)
+    display = tqdm(total=total, desc=title, dynamic_ncols=True, mininterval=interval, initial=done)
 
-    def done(count: int, /, note: str = "") -> None:
+    def move(count: int, /, note: str = "") -> None:
         if note:
             display.set_postfix_str(note, refresh=False)
         display.update(count)
         if display.n >= total:
             display.close()
 
-    return done
+    return move
 
 
 def say(text: str) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from specialize_jax import answers
 from specialize_jax.evaluation.readers import Question
 from specialize_jax.schemas import SchemaError
 from specialize_jax.teacher import importers
@@ -15,33 +14,17 @@ def read(path: str, *, limit: int | None = None) -> list[Question]:
     """Reads questions.
 
     Args:
-      path: a line each: `question`, and perhaps `answer` (the gold answer; GSM8K's own, a solution
-        that ends in `#### 18`, is one), `id`, `kind` (of `answers.KINDS`). Without `id` it is the
-        file's name and the line's number, from 0.
+      path: as `teacher.importers.questions.read`.
       limit: only the first of them.
 
     Raises:
       SchemaError: the file is missing, or a line is not as said.
     """
     _check_there(path, "--questions")
-    found = []
-    stem = epath.Path(path).name.removesuffix(".jsonl")
-    for number, (where, row) in enumerate(importers.read_jsonl(epath.Path(path))):
-        if limit is not None and number >= limit:
-            break
-        if not isinstance(row.get("question"), str) or not row["question"].strip():
-            raise SchemaError(f"{where}: expected a string 'question', got {sorted(row)}")
-        kind = row.get("kind", "number")
-        if kind not in answers.KINDS:
-            raise SchemaError(
-                f"{where}: unknown kind '{kind}'; choices: {', '.join(answers.KINDS)}"
-            )
-        gold = str(row.get("answer", ""))
-        if "#### " in gold:
-            gold = importers.gsm8k_parts(gold, where)[1]
-        id_ = str(row.get("id", f"{stem}/{number}"))
-        found.append(Question(id_, row["question"], gold, kind, row=number))
-    return found
+    return [
+        Question(asked.id, asked.question, asked.answer, asked.kind, row=asked.row)
+        for asked in importers.questions.read(path, limit=limit)
+    ]
 
 
 def check_gold(questions: Sequence[Question], path: str) -> None:

@@ -53,12 +53,19 @@ def _weight(text: str) -> tuple[str, float]:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Chooses as the flags say; `--weights` alone means `--by weighted`."""
+    """Chooses as the flags say; `--weights` alone means `--by weighted`.
+
+    Raises:
+      ValueError: a name has two weights.
+    """
+    given = args.weights or ()
+    if len(weights := dict(given)) < len(given):
+        raise ValueError(f"--weights: expected every name once, got {[name for name, _ in given]}")
     names = ("mode", "formats", "calculator", "steps", "resamples", "seed", "confidence")
     run(
         args.model_dir,
-        by=args.by or (selection.WEIGHTED if args.weights else selection.BY[0]),
-        weights=dict(args.weights) if args.weights else None,
+        by=args.by or (selection.WEIGHTED if weights else selection.BY[0]),
+        weights=weights or None,
         **{name: getattr(args, name) for name in names},
     )
     return 0

@@ -5,10 +5,10 @@ import functools
 import http.server
 import json
 import signal
+import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 from specialize_jax.apps import completions, serving, student
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Serves until it is interrupted or told to end."""
     asked, step = student.named(args)
-    worker = serving.Worker(
+    decoder = serving.Decoder(
         asked,
         asked.restore(step),
         max_length=args.max_length,
@@ -52,6 +52,7 @@ def main(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         max_logprobs=args.max_logprobs,
     )
+    worker = serving.Worker(decoder)
     try:
         server = Server((args.host, args.port), worker, args.name or asked.config["name"])
     except OSError as error:
@@ -87,6 +88,11 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], worker: serving.Worker, name: str):
         self.worker, self.name, self.started = worker, name, int(time.time())
         super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a client that left, which is its own affair; else a traceback."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Refused(Exception):
@@ -127,8 +133,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send_error(error.status, str(error))
         except completions.BadRequest as error:
             self._send_error(400, str(error))
-        except (BrokenPipeError, ConnectionResetError):  # the client left
-            self.close_connection = True
+        except ConnectionError:  # the client left
+            raise
         except Exception as error:  # one request's failure is not the server's
             self._send_error(500, f"{type(error).__name__}: {error}")
 
@@ -146,20 +152,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise _Refused(400, f"expected JSON: {error}") from error
 
     def _answer(self, body: Any) -> dict[str, Any]:
-        worker = self.server.worker
+        decoder = self.server.worker.decoder
         request = completions.parse(
             body,
             is_chat=self.path == _CHAT,
-            max_tokens=worker.max_length,
-            max_logprobs=worker.max_logprobs,
+            max_tokens=decoder.max_length,
+            max_logprobs=decoder.max_logprobs,
             max_n=_MOST_ANSWERS,
         )
         if (model := body.get("model")) not in (None, self.server.name):
             raise _Refused(404, f"no model '{model}'; choices: {self.server.name}")
-        answers, prompt_tokens = worker.answer(request)
-        return completions.reply(
+        answers, prompt_tokens = self.server.worker.answer(request)
+        return serving.reply(
             request,
-            *_counted(request, answers, prompt_tokens, worker),
+            answers,
+            prompt_tokens,
+            decoder.tokenizer,
             id=f"{'chatcmpl' if request.is_chat else 'cmpl'}-{uuid.uuid4().hex}",
             created=int(time.time()),
             model=self.server.name,
@@ -177,16 +185,3 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
-
-
-def _counted(
-    request: completions.Request,
-    answers: Sequence[completions.Completion],
-    prompt_tokens: int,
-    worker: serving.Worker,
-) -> tuple[list[dict[str, Any]], tuple[int, int]]:
-    found = [
-        completions.choice(request, answer, worker.tokenizer, index)
-        for index, answer in enumerate(answers)
-    ]
-    return [choice for choice, _ in found], (prompt_tokens, sum(count for _, count in found))

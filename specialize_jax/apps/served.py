@@ -1,4 +1,4 @@
-"""`specialize-jax collect` from a server: asks, keeps every reply, and writes records from them.
+"""`specialize-jax collect` from a server or a student: asks, keeps replies, and makes records.
 
 What was paid for lies in `DIR/requests/`: `settings.json`, and `journal.jsonl` with every reply.
 The records are made from the journal alone, so that another filter asks nothing anew.
@@ -6,19 +6,22 @@ The records are made from the journal alone, so that another filter asks nothing
 
 import argparse
 import asyncio
+import itertools
 import json
 import pathlib
 import time
 from typing import Any
 
-from specialize_jax.apps import collect_flags, progress, served_plan, served_records
+from specialize_jax.apps import collect_flags, progress, served_plan, served_records, serving
+from specialize_jax.apps.local_teacher import LocalClient
 from specialize_jax.decoding import voting
 from specialize_jax.schemas import SchemaError, folders
 from specialize_jax.teacher import asking, budget, filtering, first_look, sampling, summary, wire
-from specialize_jax.teacher.client import Client, Pace, Refused
+from specialize_jax.teacher.client import Client, Pace, Refused, Transient
 from specialize_jax.teacher.journal import Entry, Journal
 
 _SETTINGS = "settings.json"
+_LOOKED_AT = 5  # requests at most, one after another, before many are asked at once
 
 
 def main(args: argparse.Namespace) -> int:
@@ -85,15 +88,7 @@ def _print_estimate(plan: served_plan.Plan, there: Any) -> int:
 async def _ask(
     args: argparse.Namespace, plan: served_plan.Plan, journal: Journal
 ) -> asking.Outcome:
-    client = Client(
-        args.base_url,
-        collect_flags.key(),
-        timeout=args.timeout,
-        attempts=args.attempts,
-        pace=Pace(args.requests_per_minute),
-        connections=args.concurrency,
-        say=progress.say,
-    )
+    client = _client(args, plan)
     wanted = sum(len(plan.asking.samples(question)) for question in plan.questions)
     shown = _Shown(plan, journal, wanted)
     loop = asking.Loop(
@@ -114,10 +109,35 @@ async def _ask(
         await client.close()
 
 
+def _client(args: argparse.Namespace, plan: served_plan.Plan) -> Client | LocalClient:
+    """Returns who is asked; a student's parameters are read here."""
+    if plan.local is None:
+        return Client(
+            args.base_url,
+            collect_flags.key(),
+            timeout=args.timeout,
+            attempts=args.attempts,
+            pace=Pace(args.requests_per_minute),
+            connections=args.concurrency,
+            say=progress.say,
+        )
+    asked, step = plan.local
+    decoder = serving.Decoder(
+        asked,
+        asked.restore(step),
+        max_length=args.max_tokens,
+        input_length=asked.input_length(args.input_length, args.max_tokens),
+        batch_size=args.batch_size,
+        max_logprobs=max(plan.asking.top_logprobs, 1),
+    )
+    jobs = asking.jobs(plan.asking, plan.questions, plan.prompt, ())
+    return LocalClient(decoder, plan.local.path, args.model, plan.asking, jobs)
+
+
 async def _first(
     args: argparse.Namespace,
     plan: served_plan.Plan,
-    client: Client,
+    client: Client | LocalClient,
     journal: Journal,
     loop: asking.Loop,
 ) -> None:
@@ -126,23 +146,38 @@ async def _first(
     if path.exists():
         return
 
+    was_seen = bool(len(journal))
+
     def look(choices: list[wire.Choice]) -> None:
+        nonlocal was_seen
+        was_seen = any(choice.text.strip() for choice in choices)
         top = plan.asking.top_logprobs
         if note := first_look.check(choices, top_logprobs=top, decode=plan.decode):
             progress.say(f"note: {note}")
 
-    if not len(journal):
-        job = next(asking.jobs(plan.asking, plan.questions, plan.prompt, journal))
+    jobs = asking.jobs(plan.asking, plan.questions, plan.prompt, journal)
+    for job in itertools.islice(jobs, _LOOKED_AT):  # answers may be empty
+        if was_seen:
+            break
         await loop.first(job, look)
-    included = await _included(args, plan, client, journal)
+    try:
+        included = await _included(args, plan, client, journal)
+    except (Refused, Transient) as error:
+        progress.say(f"note: the temperature that log-probabilities include is not known: {error}")
+        return
     folders.write_json(path, {"logprobs_temperature": included, "server": client.url})
 
 
 async def _included(
-    args: argparse.Namespace, plan: served_plan.Plan, client: Client, journal: Journal
+    args: argparse.Namespace,
+    plan: served_plan.Plan,
+    client: Client | LocalClient,
+    journal: Journal,
 ) -> float | None:
     """Returns the temperature that log-probabilities include; None where it is not known."""
     asked = plan.asking
+    if isinstance(client, LocalClient):
+        return 1.0 if asked.top_logprobs else None
     if not isinstance(asked, sampling.Sampling) or not asked.top_logprobs:
         return None
     if args.logprobs_temperature != "ask":
@@ -165,9 +200,7 @@ class _Shown:
         self._plan, self._journal = plan, journal
         self._tally = summary.Tally(voting.majority_vote, plan.rules.mode)
         self._start, self._tokens = time.monotonic(), 0
-        self._bar = progress.bar("collect", wanted)
-        if len(journal):
-            self._bar(len(journal))
+        self._bar = progress.bar("collect", wanted, done=len(journal))
 
     def answered(
         self, job: asking.Job, found: list[tuple[int, wire.Choice]], tokens: tuple[int, int]
@@ -179,5 +212,5 @@ class _Shown:
         self._tokens += tokens[1]
         speed = self._tokens / max(time.monotonic() - self._start, 1e-9)
         cost = self._plan.budget.cost(*self._journal.tokens)
-        right = self._tally.right / max(self._tally.samples, 1)
+        right = self._tally.right / max(self._tally.judged, 1)
         self._bar(len(found), note=f"{right:.1%} right, {speed:.0f} tokens/s, cost {cost:.2f}")

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from specialize_jax import tokenizers
-from specialize_jax.apps import collect_flags, question_file
+from specialize_jax.apps import collect_flags, question_file, student
+from specialize_jax.apps.local_teacher import Local
 from specialize_jax.evaluation.readers import Question
 from specialize_jax.teacher import budget, collect, filtering, names, prompts, sampling
 
@@ -21,6 +22,8 @@ class Plan(NamedTuple):
       asking: what is asked.
       rules: what is kept of it.
       budget: what may be spent.
+      local: the student that is asked; None for a server.
+      tokenizer: name of the teacher's tokenizer, where known.
       decode: id -> bytes, by the teacher's tokenizer.
       settings: what the answers depend on, as `settings.json` keeps it.
     """
@@ -30,6 +33,8 @@ class Plan(NamedTuple):
     asking: sampling.Sampling | sampling.Scoring
     rules: filtering.Rules
     budget: budget.Budget
+    local: Local | None
+    tokenizer: str | None
     decode: names.Decode | None
     settings: dict[str, Any]
 
@@ -40,6 +45,9 @@ def make(args: argparse.Namespace) -> Plan:
     Raises:
       ValueError: a file, a flag or a question is not as it should be.
     """
+    local = Local(*student.named(args)) if args.checkpoint else None
+    if local:
+        args.model = args.model or local.student.config["name"]
     questions = question_file.read(args.questions, limit=args.limit)
     collect.check_questions(questions)
     form, exemplars = collect_flags.prompt(args)
@@ -49,7 +57,11 @@ def make(args: argparse.Namespace) -> Plan:
     if args.score_existing:
         scored = question_file.read_answers(args.score_existing, questions)
     asked = collect_flags.asking(args, form, scored)
-    tokenizer = tokenizers.load(args.teacher_tokenizer) if args.teacher_tokenizer else None
+    tokenizer, name = None, args.teacher_tokenizer
+    if local:
+        tokenizer, name = local.student.tokenizer, local.student.tokenizer.name
+    elif name:
+        tokenizer = tokenizers.load(name)
     described = dataclasses.asdict(asked)
     settings = {
         "kind": "samples" if scored is None else "scores",
@@ -60,6 +72,8 @@ def make(args: argparse.Namespace) -> Plan:
         "prompt_template_sha256": prompts.digest(form.template, exemplars),
         "tokenizer": tokenizer.sha256 if tokenizer else None,
     }
+    if local:
+        settings |= local.settings
     if scored is not None:
         settings["answers"] = sum(map(len, scored.values()))
     return Plan(
@@ -68,28 +82,10 @@ def make(args: argparse.Namespace) -> Plan:
             form.template, question=question.question, answer=question.answer, exemplars=exemplars
         ),
         asked,
-        collect_flags.rules(args, form),
+        collect_flags.rules(args, answer_line=form.answer_line),
         collect_flags.limits(args),
-        _decode(tokenizer),
+        local,
+        name,
+        names.decoder(tokenizer) if tokenizer else None,
         json.loads(json.dumps(settings)),  # as it reads in the file, where tuples are lists
     )
-
-
-def _decode(tokenizer: Any) -> names.Decode | None:
-    """Returns id -> bytes, of a tokenizer that knows the bytes of its tokens."""
-    if tokenizer is None:
-        return None
-    known: dict[int, bytes] = {}
-
-    def decode(token_id: int) -> bytes:
-        if token_id not in known:
-            try:
-                (known[token_id],) = tokenizer.token_bytes([token_id])
-            except (ValueError, LookupError, OverflowError) as error:
-                raise names.NeedsTokenizer(
-                    f"--teacher_tokenizer '{tokenizer.path}' has no token {token_id}, which the "
-                    f"server sends: {error}"
-                ) from error
-        return known[token_id]
-
-    return decode

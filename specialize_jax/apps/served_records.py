@@ -5,7 +5,7 @@ import collections
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -16,10 +16,10 @@ from specialize_jax.evaluation.readers import Question
 from specialize_jax.schemas import folders
 from specialize_jax.schemas import records as schema
 from specialize_jax.teacher import asking, filtering, records, summary, wire
+from specialize_jax.teacher.client import public
 from specialize_jax.teacher.journal import Journal
 
 MEASURED = "measured.json"
-WRONG = "wrong"
 
 
 def write(
@@ -43,13 +43,13 @@ def write(
         if not folders.differences(done, {name: info[name] for name in ("filter", "answers")}):
             print(f"already collected: {out}")
             return
-        _clear(out)
-    _clear(out / WRONG)
+        records.clear(out)
+    records.clear(out / records.WRONG)
     provenance.write(out, "collect")
     tally = summary.Tally(voting.majority_vote, plan.rules.mode)
     counts: collections.Counter[str] = collections.Counter()
     kept: collections.Counter[str] = collections.Counter()
-    reject = _keep_any if args.any_answer else records.wrong_answer
+    reject = records.keep_any if args.any_answer else records.wrong_answer
 
     def rows() -> Iterator[dict[str, Any] | str]:
         for row in _rows(plan, journal, tally):
@@ -66,7 +66,7 @@ def write(
     done = records.write(rows(), out, info, reject=reject)
     if args.keep_wrong and done["dropped"].get("wrong_answer"):
         again = _rows(plan, journal, summary.Tally(voting.majority_vote, plan.rules.mode))
-        records.write(again, out / WRONG, info, reject=_right_answer)
+        records.write(again, out / records.WRONG, info, reject=records.right_answer)
     _print(out, done)
 
 
@@ -78,17 +78,19 @@ def _info(
     outcome: asking.Outcome,
 ) -> dict[str, Any]:
     settings = plan.settings
-    measured = json.loads((out / "requests" / MEASURED).read_text())
+    path = out / "requests" / MEASURED
+    # Absent where the server would not be measured.
+    measured = json.loads(path.read_text()) if path.exists() else {}
     prompt, completion = journal.tokens
     wanted = sum(len(plan.asking.samples(question)) for question in plan.questions)
     used = {"any_answer": args.any_answer, "keep_wrong": args.keep_wrong}
     return {
-        "teacher": {"name": args.model, "revision": None},
-        "tokenizer": {"name": args.teacher_tokenizer, "sha256": settings["tokenizer"]},
+        "teacher": {"name": args.model, "revision": settings.get("checkpoint")},
+        "tokenizer": {"name": plan.tokenizer, "sha256": settings["tokenizer"]},
         "sampling": settings,
-        "logprobs_temperature": measured["logprobs_temperature"],
+        "logprobs_temperature": measured.get("logprobs_temperature"),
         "prompt_template_sha256": settings["prompt_template_sha256"],
-        "source": f"specialize-jax collect from {measured['server']}",
+        "source": f"specialize-jax collect from {measured.get('server', public(args.base_url))}",
         "filter": {**dataclasses.asdict(plan.rules), **used},
         "answers": {"wanted": wanted, "there": len(journal)},
         "stopped": outcome.stopped,
@@ -108,17 +110,14 @@ def _rows(
         choices = _choices(plan, journal, question)
         for sample, choice in choices:
             tally.add(question, sample, filtering.judged_text(choice, plan.rules))
-        for row in filtering.rows(
+        yield from filtering.rows(
             question,
             plan.prompt(question),
             choices,
             plan.rules,
             top_logprobs=plan.asking.top_logprobs,
             decode=plan.decode,
-        ):
-            if not isinstance(row, str) and not question.has_gold:
-                row = {**row, "gold_answer": None, "is_correct": None}
-            yield row
+        )
 
 
 def _choices(
@@ -132,31 +131,17 @@ def _choices(
     return sorted(found.items(), key=lambda pair: pair[0])
 
 
-def _keep_any(row: Mapping[str, Any]) -> str | None:
-    return None
-
-
-def _right_answer(row: Mapping[str, Any]) -> str | None:
-    return "right_answer" if row["is_correct"] else None
-
-
-def _clear(folder: pathlib.Path) -> None:
-    """Removes records, the info file first: without it the folder counts as unfinished."""
-    (folder / folders.INFO_FILES[schema.NAME]).unlink(missing_ok=True)
-    for part in folder.glob("part-*.parquet"):
-        part.unlink()
-
-
 def _print(out: epath.PathLike, done: dict[str, Any]) -> None:
     dropped = ", ".join(f"{number} {reason}" for reason, number in done["dropped"].items())
     left_out = ", ".join(f"{number} {what}" for what, number in done["left_out"].items() if number)
     used, found = done["usage"], done["summary"]
+    shares = {"first sample": "first_sample_accuracy", "majority": "majority_accuracy"}
+    told = [f"{words} {found[name]:.1%}" for words, name in shares.items() if name in found]
+    told += [f"pass@{k} {share:.1%}" for k, share in found.get("pass_at_k", {}).items()]
     print(
         f"{done['rows']} of {found['samples']} answers kept in {out} (dropped: "
         f"{dropped or 'none'}; top {done['k']} of every step; left out: {left_out or 'none'})\n"
-        f"teacher: first sample {found['first_sample_accuracy']:.1%}, majority "
-        f"{found['majority_accuracy']:.1%}, "
-        + ", ".join(f"pass@{k} {share:.1%}" for k, share in found["pass_at_k"].items())
-        + f"; {used['prompt_tokens']:,} + {used['completion_tokens']:,} tokens, cost "
+        f"teacher: {', '.join(told) or 'no gold answers to judge it by'}; "
+        f"{used['prompt_tokens']:,} + {used['completion_tokens']:,} tokens, cost "
         f"{used['cost']:.2f}" + (f"; stopped by --{done['stopped']}" if done["stopped"] else "")
     )

@@ -98,17 +98,22 @@ class Student(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that name a student, and say how much it reads and writes."""
+    add_names(parser, required=True)
+    parser.add_argument(
+        "--max_length", type=int, default=256, metavar="N", help="tokens of an answer at most"
+    )
+
+
+def add_names(parser: Any, *, required: bool) -> None:
+    """Adds the flags that name a student, and say how much it reads."""
     parser.add_argument(
         "--checkpoint",
-        required=True,
+        required=required,
         metavar="DIR",
         help="a folder that `train` or `convert` wrote, or one of its checkpoints",
     )
     parser.add_argument(
         "--step", type=int, metavar="N", help="of the checkpoint; default: the last"
-    )
-    parser.add_argument(
-        "--max_length", type=int, default=256, metavar="N", help="tokens of an answer at most"
     )
     parser.add_argument(
         "--input_length", type=int, default=1024, metavar="N", help="tokens of a prompt at most"

@@ -1,7 +1,8 @@
 """A student's functions as `decoding.slots` wants them, on one device or a mesh."""
 
 import functools
-from collections.abc import Callable
+import os.path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from specialize_jax.models import Model, activations, caches
 from specialize_jax.training import partitioning
 
 _NARROWEST = 64
+_SHARED_STEP = 64
 _NAMES = ("batch", "heads", "length", "kv")
 
 
@@ -56,18 +58,9 @@ def engine(
         wide = np.zeros(max(model.config.vocab_size, len(halting)), bool)
         wide[: len(halting)] = halting
         halting = wide
-    on_mesh = functools.partial(_on_mesh, mesh)
     shards = 1 if mesh is None else partitioning.batch_shards(mesh)
     return slots.Engine(
-        slots.Functions(
-            pad=functools.partial(models.pad_inputs, model),
-            encode=on_mesh(lambda params, tokens: model.init_cache(params, tokens, 1)),
-            start_tokens=model.start_tokens,
-            decode_step=on_mesh(model.decode_step),
-            empty=caches.empty,
-            insert=caches.insert,
-            widen=caches.widen,
-        ),
+        functions(model, mesh),
         choose,
         slots=rows,
         max_length=max_length,
@@ -78,7 +71,20 @@ def engine(
         group=-(-rows // (8 * shards)) * shards,
         halting=halting,
         respond=respond,
-        place=on_mesh(_constrained),
+        place=on_mesh(mesh, _constrained),
+    )
+
+
+def functions(model: Model, mesh: Mesh | None = None) -> slots.Functions:
+    """Returns a student's functions, for the default device or a mesh."""
+    return slots.Functions(
+        pad=functools.partial(models.pad_inputs, model),
+        encode=on_mesh(mesh, lambda params, tokens: model.init_cache(params, tokens, 1)),
+        start_tokens=model.start_tokens,
+        decode_step=on_mesh(mesh, model.decode_step),
+        empty=caches.empty,
+        insert=caches.insert,
+        widen=caches.widen,
     )
 
 
@@ -97,6 +103,45 @@ def _preparing(model: Model) -> Callable[[Any], Any]:
 def prepared(model: Model, params: Any) -> Any:
     """Returns `Model.prepare` of parameters, which an engine takes quickest."""
     return _preparing(model)(params)
+
+
+@functools.cache
+def _sharing(model: Model) -> Callable[[Any, Any], Any]:
+    assert model.share is not None
+    return jax.jit(model.share)
+
+
+def shared(
+    model: Model, params: Any, inputs: Sequence[list[int]], *, slots: int
+) -> tuple[Any, list[list[int]]]:
+    """Returns parameters that have read what all inputs begin with, and what is left of the inputs.
+
+    In-context exemplars stand before every question. A causal student reads them once.
+
+    Args:
+      model: the student.
+      params: its parameters.
+      inputs: of all questions.
+      slots: rows that are decoded at a time; fewer questions are not worth another compilation.
+    """
+    count = _shared_tokens(model, inputs) if len(inputs) > slots else 0
+    if not count:
+        return prepared(model, params), list(inputs)
+    prefix = np.asarray(inputs[0][:count], np.int32)
+    return _sharing(model)(params, prefix), [tokens[count:] for tokens in inputs]
+
+
+def _shared_tokens(model: Model, inputs: Sequence[list[int]]) -> int:
+    """How many of the first tokens to read once: a multiple of 64, for every number is compiled."""
+    if model.share is None:
+        return 0
+    longest = max(map(len, inputs))
+    # Something has to be left of each, which begins with no padding.
+    most = min(len(os.path.commonprefix(inputs)), min(map(len, inputs)) - 1)
+    count = most // _SHARED_STEP * _SHARED_STEP
+    padded = next(width for width in widths(longest) if width >= longest - count)
+    fits = count + padded <= model.config.num_positions
+    return count if fits and all(tokens[count] != model.pad_id for tokens in inputs) else 0
 
 
 def widths(longest: int) -> list[int]:
@@ -125,8 +170,8 @@ def check_room(model: Model, inputs: int, max_length: int) -> None:
     )
 
 
-def _on_mesh(mesh: Mesh | None, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, whose activations are laid out where they are traced."""
+def on_mesh(mesh: Mesh | None, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function, whose activations are laid out where they are traced."""
     if mesh is None:
         return function
 

@@ -45,7 +45,9 @@ class AlignedSource(seqio.DataSource):
         """Returns the rows of a split that this source gives."""
         rows = self._corpus().rows[split]
         if self._first_sample_only:
-            rows = list({row["example_id"]: row for row in reversed(rows)}.values())[::-1]
+            # Without a gold answer there is nothing that an answer-only target could say.
+            known = (row for row in reversed(rows) if row["gold_answer"] is not None)
+            rows = list({row["example_id"]: row for row in known}.values())[::-1]
         return rows
 
     def num_input_examples(self, split: str) -> int:

@@ -1,7 +1,9 @@
 """What each checkpoint of a run got right, question by question, from its evaluation files.
 
 Reads `MODEL_DIR/eval/<step>/results_*.json` and the samples beside them, and nothing else. Where a
-task was evaluated more than once, the later files count.
+task was evaluated more than once, the latest evaluation counts that decoded as at every other
+checkpoint; where there is none such, the latest: a vote of samples at the last checkpoint alone
+does not take its greedy answers away.
 """
 
 import json
@@ -27,6 +29,7 @@ class Task(NamedTuple):
       format: how it was put.
       split: name of the set's split in `splits`; None where it has none.
       calculator: that computed in its answers, or `NO_CALCULATOR`.
+      decoding: how they were decoded; equal texts for equal ways.
       samples: the file of its answers.
     """
 
@@ -36,6 +39,7 @@ class Task(NamedTuple):
     format: str | None
     split: str | None
     calculator: str
+    decoding: str
     samples: epath.Path
 
 
@@ -106,17 +110,44 @@ def checkpoints(
         raise ValueError(f"no finished evaluation in '{folder}': run `specialize-jax evaluate`")
     if calculator is None:
         calculator = _only_calculator({t.calculator for tasks, _ in read.values() for t in tasks})
-    found = []
-    for step, (tasks, files) in read.items():
+    asked = {}
+    for step, (tasks, _) in read.items():
         _check_asked(step, "calculator", {calculator}, {task.calculator for task in tasks})
         _check_asked(step, "format", set(formats or ()), {str(task.format) for task in tasks})
-        kept = {
-            task.name: task  # of several evaluations the last
+        asked[step] = [
+            task
             for task in tasks
             if task.calculator == calculator and (formats is None or task.format in formats)
-        }
-        found.append(Checkpoint(step, kept, files))
+        ]
+    ways = _common_ways(list(asked.values()))
+    found = []
+    for step, tasks in asked.items():
+        last = {task.name: task for task in tasks}  # of several evaluations the last
+        kept = {t.name: t for t in tasks if t.decoding == ways.get(t.name, t.decoding)}
+        notes += [
+            f"step {step}: {name} was evaluated again, decoded in another way than all; "
+            "that is left out"
+            for name in kept
+            if kept[name] is not last[name]
+        ]
+        found.append(Checkpoint(step, kept, read[step][1]))
     return found, notes
+
+
+def _common_ways(asked: Sequence[Sequence[Task]]) -> dict[str, str]:
+    """Returns task -> the way of decoding that all checkpoints share which have the task.
+
+    Of several the one that is the latest at the first checkpoint.
+
+    Args:
+      asked: of each checkpoint, by time.
+    """
+    ways: dict[str, list[str]] = {}
+    for tasks in asked:
+        for name in {task.name for task in tasks}:
+            mine = [task.decoding for task in tasks if task.name == name]
+            ways[name] = [way for way in ways.get(name, mine) if way in mine]
+    return {name: shared[-1] for name, shared in ways.items() if shared}
 
 
 def _only_calculator(used: set[str]) -> str:
@@ -147,12 +178,14 @@ def _read(folder: epath.Path) -> tuple[list[Task], tuple[epath.Path, ...]]:
     tasks = []
     for path in paths:
         stamp = path.name.removeprefix("results_").removesuffix(".json")
-        for name, config in results.read_results(path)["configs"].items():
-            tasks.append(_task(name, config, folder / f"samples_{name}_{stamp}.jsonl"))
+        found = results.read_results(path)
+        decoding = json.dumps(found["config"].get("gen_kwargs"), sort_keys=True)
+        for name, config in found["configs"].items():
+            tasks.append(_task(name, config, decoding, folder / f"samples_{name}_{stamp}.jsonl"))
     return tasks, tuple(paths)
 
 
-def _task(name: str, config: Mapping[str, str | None], samples: epath.Path) -> Task:
+def _task(name: str, config: Mapping[str, str | None], decoding: str, samples: epath.Path) -> Task:
     data_set = config.get("dataset") or name
     split = config.get("validation_rows", data_set)
     return Task(
@@ -162,6 +195,7 @@ def _task(name: str, config: Mapping[str, str | None], samples: epath.Path) -> T
         format=config.get("format"),
         split=split if split in splits.NAMES else None,
         calculator=config.get("calculator") or NO_CALCULATOR,
+        decoding=decoding,
         samples=samples,
     )
 

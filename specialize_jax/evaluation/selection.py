@@ -138,7 +138,10 @@ def choose(
             f"expected resamples >= 1 and 0 < confidence < 1, got {resamples} and {confidence}"
         )
     if empty := [name for name in share if not values[name].shape[1]]:
-        raise ValueError(f"expected questions to choose by, got none of {', '.join(empty)}")
+        raise ValueError(
+            "expected questions of the validation part to choose by, got none of "
+            f"{', '.join(empty)}"
+        )
     names = sorted(share)  # so that the order of the weights does not change the draws
     scores = _rounded(sum(share[name] * values[name].mean(axis=1) for name in names))
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))

@@ -190,8 +190,8 @@ class Seen(NamedTuple):
     """What one position attends to.
 
     Attributes:
-      key: [B, H, K, Dh].
-      value: [B, H, K, Dh].
+      key: [B, H, K, Dh], or [H, K, Dh] where all rows see the same.
+      value: as `key`.
       bias: [1 or B, 1 or H, K] float32, added to the logits; masks are in it.
     """
 
@@ -249,6 +249,7 @@ class Attention(nn.Module):
         memory: jax.Array,
         bias: jax.Array,
         mask: jax.Array | None = None,
+        before: tuple[jax.Array, jax.Array] | None = None,
     ) -> jax.Array:
         """Attends from every position of `inputs` to every position of `memory`.
 
@@ -257,15 +258,17 @@ class Attention(nn.Module):
           memory: [B, K, D] where keys and values come from.
           bias: [1 or B, 1 or H, Q, K] float32, added to the logits.
           mask: [1 or B, 1, Q, K] float32, added to the logits; None where `bias` holds it.
+          before: keys and values [H, P, Dh] that stand before those of `memory` in all rows; they
+            count as the first `P` of `K`.
 
         Returns:
           [B, Q, D].
         """
-        parts = (
-            self._split(self.query(inputs)),
-            self._split(self.key(memory)),
-            self._split(self.value(memory)),
-        )
+        query = self._split(self.query(inputs))
+        key, value = self._split(self.key(memory)), self._split(self.value(memory))
+        if before is not None:
+            key, value = _preceded(before[0], key), _preceded(before[1], value)
+        parts = (query, key, value)
         if self.kind == "fused" and self.dropout_rate == 0:
             result = fused(*parts, bias, mask, scale=self.scale)
         else:
@@ -288,16 +291,19 @@ class Attention(nn.Module):
           [B, D].
         """
         query = self.query(x).reshape(-1, self.num_heads, self.head_dim)
+        rows = ["b" if key.ndim == 4 else "" for key, _, _ in seen]
         logits = [
-            jnp.einsum("bhd,bhkd->bhk", query, key, preferred_element_type=jnp.float32) * self.scale
+            jnp.einsum(f"bhd,{b}hkd->bhk", query, key, preferred_element_type=jnp.float32)
+            * self.scale
             + bias
-            for key, _, bias in seen
+            for b, (key, _, bias) in zip(rows, seen, strict=True)
         ]
         weights = jax.nn.softmax(_joined(logits), axis=-1).astype(self.dtype)
-        ends = list(itertools.accumulate(key.shape[2] for key, _, _ in seen))[:-1]
+        ends = list(itertools.accumulate(key.shape[-2] for key, _, _ in seen))[:-1]
+        parts = jnp.split(weights, ends, axis=-1)
         results = [
-            jnp.einsum("bhk,bhkd->bhd", part, value)
-            for part, (_, value, _) in zip(jnp.split(weights, ends, axis=-1), seen, strict=True)
+            jnp.einsum(f"bhk,{b}hkd->bhd", part, value)
+            for b, part, (_, value, _) in zip(rows, parts, seen, strict=True)
         ]
         return self.out(sum(results[1:], results[0]).reshape(x.shape[0], -1))
 
@@ -319,6 +325,12 @@ class Attention(nn.Module):
         key = jax.lax.dynamic_update_slice_in_dim(own.key, own_key, column, axis=2)
         value = jax.lax.dynamic_update_slice_in_dim(own.value, own_value, column, axis=2)
         return self.step(x, *others, Seen(key, value, own.bias)), key, value
+
+
+def _preceded(before: jax.Array, own: jax.Array) -> jax.Array:
+    """[H, P, Dh] in front of each row of [B, K, H, Dh]."""
+    before = before.swapaxes(0, 1)[None].astype(own.dtype)
+    return jnp.concatenate([jnp.broadcast_to(before, (len(own), *before.shape[1:])), own], axis=1)
 
 
 def _joined(logits: list[jax.Array]) -> jax.Array:

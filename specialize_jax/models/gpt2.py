@@ -1,7 +1,7 @@
 """GPT-2: causal, learned positions, the head tied to the embedding.
 
-Letters: `B` rows, `Tin` tokens of a prompt, `H` heads, `Dh` width of a head, `D` model width, `V`
-vocabulary.
+Letters: `B` rows, `Tin` tokens of a prompt, `P` tokens before all prompts, `H` heads, `Dh` width of
+a head, `D` model width, `V` vocabulary.
 
 Source: Language Models are Unsupervised Multitask Learners (2019), and
 https://github.com/openai/gpt-2.
@@ -19,10 +19,13 @@ import jax.numpy as jnp
 
 from specialize_jax.models import attention, boundary, caches, flops
 from specialize_jax.models.gpt2_config import SIZES, GPT2Config
-from specialize_jax.models.gpt2_network import GPT2, DecoderLayer, layout
+from specialize_jax.models.gpt2_network import GPT2, DecoderLayer, layout, visible
 from specialize_jax.models.interface import Batch, Cache, Model, Params
 
 __all__ = ["SIZES", "GPT2Config", "build"]
+
+_SHARED = "shared_prefix"
+"""What `share` adds to parameters: keys and values [H, P, Dh] of every layer."""
 
 
 def build(config: GPT2Config, *, name: str = "gpt2") -> Model:
@@ -48,6 +51,8 @@ def build(config: GPT2Config, *, name: str = "gpt2") -> Model:
         logits=functools.partial(_logits, config),
         start_tokens=_start_tokens,
         prepare=functools.partial(_prepare, config),
+        # A token that sees what follows differs with it.
+        share=None if config.prefix_attention else functools.partial(_share, config),
         init_cache=functools.partial(_init_cache, config),
         decode_step=functools.partial(_decode_step, config),
         row_flops=functools.partial(flops.gpt2_row, config),
@@ -105,32 +110,66 @@ def _init_cache(
     case.
     """
     inputs = jnp.asarray(inputs)
-    length = inputs.shape[1] - 1 + max_decode_length
+    shared = _length_of_shared(params)
+    length = shared + inputs.shape[1] - 1 + max_decode_length
     if length > config.num_positions:
         raise ValueError(
             f"Expected a prompt and its continuation within {config.num_positions} positions, got "
-            f"{inputs.shape[1]} tokens, padding included, and max_decode_length="
+            f"{shared + inputs.shape[1]} tokens, padding included, and max_decode_length="
             f"{max_decode_length}."
         )
-
-    def read(inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        batch = {"decoder_input_tokens": inputs}
-        segments, _ = layout(config, batch)
-        _, kept = _without_dropout(config, keeps=True).bind({"params": params})(
-            batch | {"decoder_causal_attention": segments}
-        )
-        return jax.tree.map(lambda x: x[:, :, :, :-1].swapaxes(0, 1), kept)
-
-    keys, values = boundary.in_groups(read, inputs)
+    read = _read_behind_shared if shared else _read
+    kept = boundary.in_groups(functools.partial(read, config, params), inputs)
+    keys, values = jax.tree.map(lambda x: x[:, :, :, :-1], kept)
     segments, _ = layout(config, {"decoder_input_tokens": inputs})
     seen = segments[:, :-1] > 0
     layers = [(keys[:, layer], values[:, layer]) for layer in range(config.num_layers)]
     cache = caches.new(seen, layers, max_decode_length)
-    return cache | {"prompt": jnp.sum(seen, axis=1, dtype=jnp.int32)}
+    return cache | {"prompt": jnp.sum(seen, axis=1, dtype=jnp.int32) + shared}
+
+
+def _read(config: GPT2Config, params: Params, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Keys and values of inputs [B, S]: [B, L, H, S, Dh] each."""
+    batch = {"decoder_input_tokens": inputs}
+    segments, _ = layout(config, batch)
+    module = _without_dropout(config, keeps=True).bind({"params": params})
+    _, kept = module(batch | {"decoder_causal_attention": segments})
+    return jax.tree.map(lambda x: x.swapaxes(0, 1), kept)
+
+
+def _read_behind_shared(
+    config: GPT2Config, params: Params, inputs: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The same of inputs that stand behind what all share."""
+    config = dataclasses.replace(config, dropout_rate=0.0)
+    shared = _length_of_shared(params)
+    batch = {"decoder_input_tokens": inputs}
+    segments, positions = layout(config, batch)
+    x = GPT2(config).bind({"params": params}).embed(inputs, positions + shared)
+    mask = jnp.pad(
+        visible(config, batch, segments), ((0, 0),) * 3 + ((shared, 0),), constant_values=True
+    )
+    kept = []
+    for own, before in zip(params[boundary.PREPARED], params[_SHARED], strict=True):
+        layer = DecoderLayer(config, keeps=True).bind({"params": own})
+        x, keys_values = layer(x, attention.mask_bias(mask), before)
+        kept.append(keys_values)
+    keys, values = (jnp.stack(of_layers, axis=1) for of_layers in zip(*kept, strict=True))
+    return keys, values
 
 
 def _prepare(config: GPT2Config, params: Params) -> Params:
     return boundary.prepare(params, _unembed(params), config.dtype)
+
+
+def _share(config: GPT2Config, params: Params, prefix: jax.Array) -> Params:
+    (keys,), (values,) = _read(config, params, jnp.asarray(prefix)[None])
+    return _prepare(config, params) | {_SHARED: list(zip(keys, values, strict=True))}
+
+
+def _length_of_shared(params: Params) -> int:
+    """`P`; 0 where nothing is shared."""
+    return int(params[_SHARED][0][0].shape[1]) if _SHARED in params else 0
 
 
 def _decode_step(
@@ -143,9 +182,11 @@ def _decode_step(
     bias, seen = (attention.mask_bias(m)[:, None] for m in (step.written >= 0, cache["seen"]))
     x = module.embed(step.tokens, cache["prompt"] + step.places)
     updated = []
-    for own, layer_cache in zip(params[boundary.PREPARED], cache["layers"], strict=True):
+    shared = params.get(_SHARED) or [None] * config.num_layers
+    of_layers = zip(params[boundary.PREPARED], cache["layers"], shared, strict=True)
+    for own, layer_cache, before in of_layers:
         layer = DecoderLayer(config).bind({"params": own})
-        x, layer_cache = layer.step(x, layer_cache, step.column, bias, seen)
+        x, layer_cache = layer.step(x, layer_cache, step.column, bias, seen, before)
         updated.append(layer_cache)
     x = module.decoder.decoder_norm(x)
     logits = boundary.project(x, params[boundary.UNEMBED], config.dtype)

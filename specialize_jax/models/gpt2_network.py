@@ -76,17 +76,31 @@ class DecoderLayer(nn.Module):
         )
         self.dropout = _dropout(config)
 
-    def __call__(self, x: jax.Array, bias: jax.Array) -> tuple[jax.Array, Any]:
-        """One step of the scan over layers: x [B, S, D] is carried."""
+    def __call__(
+        self, x: jax.Array, bias: jax.Array, before: tuple[jax.Array, jax.Array] | None = None
+    ) -> tuple[jax.Array, Any]:
+        """One step of the scan over layers: x [B, S, D] is carried.
+
+        Args:
+          x: [B, S, D].
+          bias: [B, 1, S, P + S] float32, a mask's.
+          before: keys and values [H, P, Dh] of what stands before every row; None: `P` is 0.
+        """
         y = self.pre_attention_layer_norm(x)
         # Projected twice as written, once as compiled.
         kept = self.attention.keys_values(y) if self.keeps else None
-        x = x + self.dropout(self.attention(y, y, bias))
+        x = x + self.dropout(self.attention(y, y, bias, before=before))
         x = x + self.dropout(self.mlp(self.pre_mlp_layer_norm(x)))
         return activations.constrain(x, "batch", "length", "activation_embed"), kept
 
     def step(
-        self, x: jax.Array, cache: Cache, column: jax.Array, bias: jax.Array, seen: jax.Array
+        self,
+        x: jax.Array,
+        cache: Cache,
+        column: jax.Array,
+        bias: jax.Array,
+        seen: jax.Array,
+        before: tuple[jax.Array, jax.Array] | None = None,
     ) -> tuple[jax.Array, Cache]:
         """The layer at one position, x [B, D], with this layer's part of the cache.
 
@@ -96,11 +110,14 @@ class DecoderLayer(nn.Module):
           column: [] int32, where keys and values go.
           bias: [B, 1, L] float32, a mask's bias, of what was read behind the prompt.
           seen: [B, 1, Tin] float32, of the prompt.
+          before: as in a call.
         """
         y = self.pre_attention_layer_norm(x)
         own = attention.Seen(cache["own_key"], cache["own_value"], bias)
-        prompt = attention.Seen(cache["input_key"], cache["input_value"], seen)
-        y, key, value = self.attention.extend(y, own, column, prompt)
+        others = [attention.Seen(cache["input_key"], cache["input_value"], seen)]
+        if before is not None:
+            others.insert(0, attention.Seen(*before, jnp.zeros((1, 1, 1))))
+        y, key, value = self.attention.extend(y, own, column, *others)
         x = x + y
         x = x + self.mlp(self.pre_mlp_layer_norm(x))
         return x, {**cache, "own_key": key, "own_value": value}
@@ -157,7 +174,7 @@ class GPT2(nn.Module):
         x = activations.constrain(
             self.embed(tokens, positions), "batch", "length", "activation_embed"
         )
-        mask = _visible(self.config, batch, segments)
+        mask = visible(self.config, batch, segments)
         return self.decoder(self.dropout(x), attention.mask_bias(mask))
 
 
@@ -182,10 +199,10 @@ def layout(config: GPT2Config, batch: Batch) -> tuple[jax.Array, jax.Array]:
     return real.astype(jnp.int32), positions
 
 
-def _visible(config: GPT2Config, batch: Batch, segments: jax.Array) -> jax.Array:
+def visible(config: GPT2Config, batch: Batch, segments: jax.Array) -> jax.Array:
     """Which key a query sees: [B, 1, S, S] of bool."""
-    visible = jnp.tri(segments.shape[1], dtype=bool)[None, None]
+    seen = jnp.tri(segments.shape[1], dtype=bool)[None, None]
     if config.prefix_attention and "decoder_causal_attention" in batch:
         prefix = batch["decoder_causal_attention"] > 0
-        visible = visible | (prefix[:, None, :, None] & prefix[:, None, None, :])
-    return visible & (segments[:, None, :, None] == segments[:, None, None, :])
+        seen = seen | (prefix[:, None, :, None] & prefix[:, None, None, :])
+    return seen & (segments[:, None, :, None] == segments[:, None, None, :])

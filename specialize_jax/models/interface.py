@@ -1,4 +1,4 @@
-"""What the rest of the library knows of a student: eleven functions over plain pytrees.
+"""What the rest of the library knows of a student: twelve functions over plain pytrees.
 
 Letters: `B` rows, `Tin` input tokens, `S` decoder tokens, `D` model width, `V` vocabulary.
 """
@@ -54,6 +54,9 @@ class Model:
         inputs, or all of a prompt that comes before its last token, once.
       prepare: `prepare(params) -> params` with what decoding would otherwise cut and cast at
         every step beside them; `init_cache` and `decode_step` take both.
+      share: `share(params, prefix [P]) -> params`, as of `prepare`, with which `init_cache` and
+        `decode_step` take every input as what stands behind `prefix`, which is read this once and
+        kept once for all rows. None where what a token is depends on what follows it.
       decode_step: `decode_step(params, cache, tokens [B]) -> (logits [B, V] float32, cache)`. The
         returned cache has the given one's shapes and dtypes, so it can be carried by a loop and
         donated. Rows may be at different places (`index` [B]); where a token is below 0 the row
@@ -75,6 +78,7 @@ class Model:
     logits: Callable[[Params, Batch], jax.Array]
     start_tokens: Callable[[jax.Array], jax.Array]
     prepare: Callable[[Params], Params]
+    share: Callable[[Params, jax.Array], Params] | None
     init_cache: Callable[[Params, jax.Array, int], Cache]
     decode_step: Callable[[Params, Cache, jax.Array], tuple[jax.Array, Cache]]
     row_flops: Callable[[int, int], int]

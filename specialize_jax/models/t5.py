@@ -47,6 +47,7 @@ def build(config: T5Config, *, name: str = "t5") -> Model:
         logits=functools.partial(_logits, config),
         start_tokens=_start_tokens,
         prepare=functools.partial(_prepare, config),
+        share=None,  # the encoder sees both ways
         init_cache=functools.partial(_init_cache, config),
         decode_step=functools.partial(_decode_step, config),
         row_flops=functools.partial(flops.t5_row, config),

@@ -21,15 +21,19 @@ def draw(report: dict[str, Any]) -> list[canvas.Chart]:
     """
     charts = []
     for run in dict.fromkeys(row["run"] for row in report["distribution"]):
-        # A calculator changes one end of the path alone.
-        plain = {r["format"] for r in report["accuracy"] if r["calculator"] is None}
-        rows = [r for r in report["distribution"] if r["run"] == run and r["format"] in plain]
+        # A calculator or votes change one end of the path alone.
+        plain = {r["format"] for r in roles.plain(_of(run, report["accuracy"]))}
+        rows = [r for r in _of(run, report["distribution"]) if r["format"] in plain]
         charts.append(_trade_off(run, rows, report["reported"][run]))
     for name in dict.fromkeys(row["format"] for row in report["scaling"]):
         charts.append(_scaling(name, [r for r in report["scaling"] if r["format"] == name]))
     for run in dict.fromkeys(row["run"] for row in report["votes"]):
-        charts += _votes(run, [row for row in report["votes"] if row["run"] == run])
+        charts += _votes(run, _of(run, report["votes"]))
     return [chart for chart in charts if chart is not None]
+
+
+def _of(run: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["run"] == run]
 
 
 def _trade_off(

@@ -23,8 +23,8 @@ class Evaluation:
       samples: task -> lines of its samples file, in lm-evaluation-harness form.
       configs: task -> what defines it, as the results file says; tasks may be absent.
 
-    A task whose answers were written with a calculator is kept beside the plain one, under a name
-    of its own.
+    A task whose answers were written with a calculator, or not greedily, is kept beside the plain
+    one, under a name of its own.
     """
 
     label: str
@@ -96,9 +96,8 @@ def read(
 
 
 def _key(task: str, config: dict[str, Any]) -> str:
-    """Returns a task's name; with a calculator it is a task of its own."""
-    kind = calculator(config)
-    return task if kind is None else f"{task} + {kind}"
+    """Returns a task's name; with a calculator, or not greedily, it is a task of its own."""
+    return " + ".join(part for part in (task, calculator(config), sampling(config)) if part)
 
 
 def calculator(config: dict[str, Any]) -> str | None:
@@ -107,11 +106,23 @@ def calculator(config: dict[str, Any]) -> str | None:
     return None if kind == "none" else kind
 
 
+def sampling(config: dict[str, Any]) -> str | None:
+    """Returns in words how a task's answers were decoded; None for greedily, or where none says."""
+    given = config.get("gen_kwargs")
+    given = given if isinstance(given, dict) else {}
+    if given.get("do_sample") is True:
+        temperature = coerce.number(given.get("temperature"))
+        return "sampling" if temperature is None else f"sampling at {temperature:g}"
+    beams = coerce.number(given.get("num_beams")) or 1
+    return f"{beams:g} beams" if beams > 1 else None
+
+
 def _config(report: dict[str, Any], task: str) -> dict[str, Any]:
-    """Returns what a results file says defines a task; empty where it says nothing."""
-    configs = report.get("configs")
+    """Returns what a results file says defines a task, how all were decoded among it."""
+    every, configs = report.get("config"), report.get("configs")
+    shared = {"gen_kwargs": every.get("gen_kwargs") if isinstance(every, dict) else None}
     config = configs.get(task) if isinstance(configs, dict) else None
-    return config if isinstance(config, dict) else {}
+    return shared | (config if isinstance(config, dict) else {})
 
 
 def _sample_count(report: dict[str, Any], task: str, metrics: dict[str, Any]) -> int | None:

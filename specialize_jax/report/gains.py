@@ -14,7 +14,7 @@ _PLACE = ("run", "step", "role", "data_set", "asked", "mode")
 
 
 def calculators(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns rows of tasks that were asked with a calculator and without it.
+    """Returns rows of tasks that were asked with a calculator and without it, else in the same way.
 
     Args:
       rows: of `comparing.at_reported`.
@@ -22,10 +22,10 @@ def calculators(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Returns:
       Rows with the place of the task, `calculator`, `n`, and `without`, `with` and `gain`.
     """
-    plain = {_place(row): row for row in rows if row["calculator"] is None}
+    plain = {_alike(row): row for row in rows if row["calculator"] is None}
     found = []
     for row in rows:
-        before = plain.get(_place(row))
+        before = plain.get(_alike(row))
         if row["calculator"] is not None and before is not None:
             shares = {"without": before["accuracy"], "with": row["accuracy"]}
             gain = row["accuracy"] - before["accuracy"]
@@ -34,8 +34,8 @@ def calculators(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[key] for key in _PLACE)
+def _alike(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in (*_PLACE, "sampling", "n"))
 
 
 def votes(

@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
         "reports need matplotlib: pip install 'specialize_jax[report]'", name=error.name
     ) from error
 
-from specialize_jax.report import accuracy_plots, canvas, comparison_plots, palette
+from specialize_jax.report import accuracy_plots, canvas, comparison_plots, palette, roles
 from specialize_jax.report.canvas import Chart
 
 _LABEL = 22  # letters
@@ -36,8 +36,8 @@ def draw(report: dict[str, Any]) -> list[Chart]:
             charts.append(_coverage_chart(report["coverage"]))
         for run in dict.fromkeys(row["run"] for row in report["accuracy"]):
             rows = [row for row in report["accuracy"] if row["run"] == run]
-            # A calculator has a comparison of its own; here it would only double the curves.
-            rows = [row for row in rows if row["calculator"] is None] or rows
+            # Calculators and votes have comparisons of their own; here they would double curves.
+            rows = roles.plain(rows)
             asked = {row["format"] for row in rows}
             means = [s for s in report["means"] if s["run"] == run and s["format"] in asked]
             shown = report["reported"][run]

@@ -28,7 +28,7 @@ _FORMATS = {
     Format.ZERO_SHOT_ANSWER_ONLY.label: "zero-shot answer",
     Format.IN_CONTEXT_ANSWER_ONLY.label: "in-context answer",
 }
-_WITH = " + calculator"
+_WITH = " + "
 _FORMAT_ORDER = (None, *_FORMATS.values())
 _LETTERS = 26  # of a short name: what a legend on a phone has room for
 
@@ -36,7 +36,8 @@ _LETTERS = 26  # of a short name: what a legend on a phone has room for
 def place(task: str, config: dict[str, Any]) -> dict[str, str | None]:
     """Returns what a task measures, under `task`, `data_set`, `split`, `format` and `role`.
 
-    With a calculator `format` says so, and the parts are under `asked` and `calculator`.
+    With a calculator, or where answers were not greedy, `format` says so, and the parts are under
+    `asked`, `calculator` and `sampling`.
 
     Args:
       task: its name, which stands for the data set where `config` has no `dataset`.
@@ -46,21 +47,27 @@ def place(task: str, config: dict[str, Any]) -> dict[str, str | None]:
     data_set = data_set or task
     base, split = _base(data_set)
     asked = None if label is None else format_words(label)
-    computed = evaluations.calculator(config)
+    computed, drawn = evaluations.calculator(config), evaluations.sampling(config)
+    parts = (asked, None if computed is None else f"calculator ({computed})", drawn)
     return {
         "task": task,
         "data_set": data_set,
         "split": split,
-        "format": asked if computed is None else with_calculator(asked, computed),
+        "format": _WITH.join(part for part in parts if part) or None,
         "asked": asked,
         "calculator": computed,
+        "sampling": drawn,
         "role": role if role in WORDS else _role_by_name(base),
     }
 
 
-def with_calculator(asked: str | None, kind: str) -> str:
-    """Returns a format in words together with the calculator that computed in its answers."""
-    return f"{asked or ''}{_WITH} ({kind})".removeprefix(" + ")
+def plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows of greedy answers without a calculator; all where there are none such.
+
+    Args:
+      rows: with what `place` gives.
+    """
+    return [r for r in rows if r["calculator"] is None and r["sampling"] is None] or list(rows)
 
 
 def format_words(label: str) -> str:
@@ -96,7 +103,7 @@ def role_order(role: str | None) -> int:
 
 def format_order(name: str | None) -> tuple[int, str]:
     """Returns the sort key of a format in short words: ours as listed, others by name."""
-    plain = name.partition(_WITH)[0] if name else name  # with a calculator: after that without
+    plain = name.partition(_WITH)[0] if name else name  # with more: after that without
     place = _FORMAT_ORDER.index(plain) if plain in _FORMAT_ORDER else len(_FORMAT_ORDER)
     return (place, name or "")
 

@@ -73,7 +73,7 @@ def _comparisons(runs: Runs, report: dict[str, Any]) -> dict[str, Any]:
     """Returns what stands several runs, formats or ways of decoding side by side."""
     shown = comparing.reported(report["accuracy"], runs.selected)
     rows = comparing.at_reported(report["accuracy"], shown)
-    compared = comparing.means([row for row in rows if row["calculator"] is None])
+    compared = comparing.means(roles.plain(rows))
     counts = {label: sizes.parameters(config) for label, config in runs.configs.items()}
     trained = {run["label"]: gains.trained_formats(run["splits"]) for run in report["training"]}
     found = {

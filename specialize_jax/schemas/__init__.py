@@ -4,6 +4,7 @@
 |-----------|--------------------------------------------------------------------------------|
 | `targets` | `SparseTargets`, and the enums that say what each student position is          |
 | `folders` | sharded folders with an info file: atomic writing, resume by shard, hashes     |
+| `faults`  | what a bad row does: ends the work, or is left out and listed                  |
 | `records` | teacher records: one sampled answer a row                                      |
 | `aligned` | aligned examples: the same answer in student tokens with sparse soft targets   |
 | `batches` | the fields of a training batch, and packed rows on disk                        |

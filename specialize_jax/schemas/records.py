@@ -2,8 +2,9 @@
 
 Letters: `T` teacher tokens of a completion, `K` candidates at a step (may vary, may be 0).
 
-A folder holds Parquet parts that `datasets.load_dataset("parquet")` reads, and
-`teacher_info.json`:
+A folder holds Parquet parts that `datasets` reads, and `teacher_info.json`. They are named by
+`datasets.load_dataset("parquet", data_files="DIR/part-*.parquet", split="train")`; by
+`data_dir="DIR"` it would take the JSON files beside them, and DIR/wrong, for parts too.
 
 | key                      | meaning                                                              |
 |--------------------------|----------------------------------------------------------------------|
@@ -18,7 +19,10 @@ A folder holds Parquet parts that `datasets.load_dataset("parquet")` reads, and
 | `dropped_candidates`     | candidates without mass (p = 0, -inf, <= -9999), dropped from steps  |
 | `shards`                 | `file`, `rows`, `sha256` of every part                               |
 | `source`                 | where the records came from                                          |
-| `summary`, `usage`, ...  | of a served teacher: how good it is, tokens and cost, filter, limits |
+| `filter`                 | what was kept: `teacher.filtering.Rules`, and flags                  |
+| `summary`, `usage`, ...  | of a served teacher: how good it is, tokens and cost, limits         |
+| `skipped`, `unjudged`    | of imports: what was wrong with bad lines, rows without a gold answer|
+| `layout`, `file_sha256`  | of imports: how the file was read, and which it was                  |
 """
 
 import itertools

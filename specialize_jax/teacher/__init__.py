@@ -4,7 +4,7 @@
 |---------------------------------------|----------------------------------------------------------|
 | `records`                             | filters rows and writes them                             |
 | `collect`, `grammar`                  | teachers in this process                                 |
-| `importers`                           | published solutions                                      |
+| `importers`                           | what others wrote: public data, logs, chains             |
 | `names`, `wire`                       | what OpenAI-compatible servers send (pure)               |
 | `client`, `asking`, `journal`         | asks them; keeps every reply                             |
 | `sampling`, `prompts`, `budget`       | what is asked, how it is put, what it costs              |

@@ -2,18 +2,39 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from specialize_jax.teacher import budget as budgets
 from specialize_jax.teacher import names, wire
-from specialize_jax.teacher.client import Client, Refused, Transient
+from specialize_jax.teacher.client import Read, Refused, Transient
 from specialize_jax.teacher.collect import Question
 from specialize_jax.teacher.journal import Entry, Journal, chunks
 from specialize_jax.teacher.sampling import Asking
 
 # So many requests that fail in a row, each after all its attempts, and the server is given up.
 _GIVE_UP = 5
+
+
+class Server(Protocol):
+    """Who is asked; `client.Client` is one.
+
+    Attributes:
+      url: what it is called in messages.
+    """
+
+    @property
+    def url(self) -> str:
+        """What it is called in messages."""
+
+    async def ask(
+        self,
+        path: str,
+        payload: Mapping[str, Any],
+        read: Callable[[Any], Read],
+        lost: Callable[[str], None],
+    ) -> tuple[str, Read]:
+        """Returns the body of the reply, and what `read` makes of it; see `client.Client`."""
 
 
 class Job(NamedTuple):
@@ -28,7 +49,7 @@ class Reply(NamedTuple):
     """What came: the body, what it says of tokens, and its answers."""
 
     body: str
-    usage: dict[str, Any]
+    usage: Any
     choices: list[wire.Choice]
 
 
@@ -81,7 +102,7 @@ class Loop:
 
     def __init__(
         self,
-        client: Client,
+        client: Server,
         asking: Asking,
         journal: Journal,
         budget: budgets.Budget,
@@ -115,7 +136,7 @@ class Loop:
             for job in waiting:
                 try:
                     await self._answer(job)
-                except (Refused, names.NeedsTokenizer) as error:
+                except (Refused, names.NeedsTokenizer, wire.NoScores) as error:
                     # Others may be on their way and paid for: they are waited for.
                     self._refused = self._refused or error
                     await self._release((0, 0))
@@ -150,7 +171,8 @@ class Loop:
             return self._keep(job, reply)
 
         if await self._ask(job, use) is None:
-            why = f"--{self._stopped} allows none" if self._stopped else self._reason
+            limit = f"--{self._stopped} allows none" if self._stopped else None
+            why = "; ".join(filter(None, (self._reason, limit)))
             raise Refused(f"{self._client.url}: no answer to the first request: {why}")
 
     async def _answer(self, job: Job) -> None:
@@ -173,8 +195,7 @@ class Loop:
 
     def _charged(self, reply: Reply, job: Job) -> tuple[int, int]:
         """Returns the tokens that a reply says it took; where it does not say, about."""
-        prompt = reply.usage.get("prompt_tokens")
-        completion = reply.usage.get("completion_tokens")
+        prompt, completion = wire.usage(reply.usage)
         size = len(job.prompt.encode())
         if prompt is None:
             prompt = round(size * self._per_byte)
@@ -184,7 +205,7 @@ class Loop:
                 len(choice.steps or ()) or round(len(choice.text) / budgets.BYTES_PER_TOKEN)
                 for choice in reply.choices
             )
-        return int(prompt), int(completion)
+        return prompt, completion
 
     async def _ask(self, job: Job, use: Callable[[Reply], int]) -> int | None:
         """Asks, and returns what `use` makes of the reply while its tokens are still reserved.
@@ -196,33 +217,46 @@ class Loop:
             return None
         try:
             payload = self._asking.payload(job.question, job.prompt, job.samples)
-            body, (usage, choices) = await self._client.ask(
+            body, (used, choices) = await self._client.ask(
                 self._asking.path,
                 payload,
                 functools.partial(self._read, job),
-                lambda _: self._journal.add_lost(sum(need)),
+                functools.partial(self._lost, need),
             )
             self._in_a_row = 0
-            return use(Reply(body, usage, choices))
+            return use(Reply(body, used, choices))
         except Transient as error:
-            self._fail(error.reason)
+            self._reason = str(error)
+            if not self._stopped:
+                self._fail()
             return None
         finally:
             await self._release(need)
 
-    def _read(self, job: Job, value: Any) -> tuple[dict[str, Any], list[wire.Choice]]:
-        found = self._asking.read(value, job.question, job.samples, self._decode)
-        usage = value.get("usage")
-        return usage if isinstance(usage, dict) else {}, found
+    def _lost(self, need: tuple[int, int], _: str) -> bool:
+        """Counts an attempt that may have been charged; tells whether another may be paid."""
+        self._journal.add_lost(sum(need))
+        self._stopped = self._stopped or self._exceeded((0, 0))  # `need` is reserved
+        return not self._stopped
 
-    def _fail(self, reason: str) -> None:
+    def _exceeded(self, need: tuple[int, int]) -> str | None:
+        """Returns which limit a request would exceed beside all others; None for none."""
+        taken = [sum(t) for t in zip(self._journal.tokens, self._reserved, need, strict=True)]
+        # What was lost may have been charged as completion tokens, which cost most.
+        return self._budget.exceeded(taken[0], taken[1] + self._journal.lost)
+
+    def _read(self, job: Job, value: Any) -> tuple[Any, list[wire.Choice]]:
+        found = self._asking.read(value, job.question, job.samples, self._decode)
+        return value.get("usage"), found
+
+    def _fail(self) -> None:
         """Counts a request that got no answer, and gives the server up after several in a row."""
-        self._failed, self._in_a_row, self._reason = self._failed + 1, self._in_a_row + 1, reason
+        self._failed, self._in_a_row = self._failed + 1, self._in_a_row + 1
         if self._in_a_row >= _GIVE_UP:
             raise Refused(
                 f"{self._client.url}: {self._in_a_row} requests in a row failed after all their "
-                f"attempts, the last by '{reason}'; what came is kept, and the same command goes "
-                "on from there"
+                f"attempts, the last by '{self._reason}'; what came is kept, and the same command "
+                "goes on from there"
             ) from None
 
     def _need(self, job: Job) -> tuple[int, int]:
@@ -233,10 +267,7 @@ class Loop:
         """Waits until a request may take its tokens; False where it never may."""
         async with self._changed:
             while not self._ends:
-                taken = [a + b for a, b in zip(self._journal.tokens, self._reserved, strict=True)]
-                # What was lost may have been charged as completion tokens, which cost most.
-                taken[1] += self._journal.lost
-                limit = self._budget.exceeded(taken[0] + need[0], taken[1] + need[1])
+                limit = self._exceeded(need)
                 if limit is None:
                     self._reserved = [a + b for a, b in zip(self._reserved, need, strict=True)]
                     return True

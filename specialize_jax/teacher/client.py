@@ -9,7 +9,8 @@
 | any other status, no quota left, no connection     | `Refused`, with what to change           |
 
 The key comes from OPENAI_API_KEY, is sent in a header and nowhere else: whatever a server sends
-back is freed of it first.
+back is freed of it first. Words of few letters (`none`, `x`), which local servers are given as
+keys, stay: they stand in answers and in names of fields too.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ Read = TypeVar("Read")
 _AGAIN = {408, 409, 425, 429}
 _LONGEST_WAIT = 60.0  # seconds between two attempts, where the server names no time
 _LONG_REST = 30.0  # seconds: a person may want to know
+_SHORTEST_SECRET = 8  # letters; no key of a service has fewer
 _HELP = {
     401: "the server refuses the key: set OPENAI_API_KEY",
     403: "the server refuses the key: set OPENAI_API_KEY to one that may use this model",
@@ -57,11 +59,14 @@ class Transient(Exception):
       reason: a word for it, to be counted.
       wait: seconds after which the server wants to be asked again; None where it does not say.
       paid: whether the server may have answered, and charged for it.
+      said: what came instead, in words.
     """
 
-    def __init__(self, reason: str, *, wait: float | None = None, paid: bool = False):
-        super().__init__(reason)
-        self.reason, self.wait, self.paid = reason, wait, paid
+    def __init__(
+        self, reason: str, *, wait: float | None = None, paid: bool = False, said: str = ""
+    ):
+        super().__init__(f"{reason} ({said})" if said else reason)
+        self.reason, self.wait, self.paid, self.said = reason, wait, paid, said
 
 
 def public(url: str) -> str:
@@ -141,7 +146,7 @@ class Client:
       attempts: of a request at most.
       pace: when requests may start.
       connections: open at one time, at most.
-      say: told where the server asks for a long rest.
+      say: told where the server asks for a long rest, and of the first failure of each kind.
 
     Attributes:
       retries: attempts that failed, by reason.
@@ -189,7 +194,7 @@ class Client:
         path: str,
         payload: Mapping[str, Any],
         read: Callable[[Any], Read],
-        lost: Callable[[str], None],
+        lost: Callable[[str], bool | None],
     ) -> tuple[str, Read]:
         """Returns the body of the reply, and what `read` makes of it.
 
@@ -197,7 +202,8 @@ class Client:
           path: below the base URL, as "/completions".
           payload: the request.
           read: takes the parsed body; raises `wire.BadReply` where asking again may help.
-          lost: called with a word for each attempt that may have been charged for nothing.
+          lost: called with a word for each attempt that may have been charged for nothing; False
+            ends the attempts.
 
         Raises:
           Refused: the server will not answer.
@@ -208,14 +214,21 @@ class Client:
             await self._pace.turn()
             try:
                 return await self._attempt(path, content, read)
+            except asyncio.CancelledError:
+                lost("interrupted")
+                raise
             except Transient as error:
-                self.retries[error.reason] = self.retries.get(error.reason, 0) + 1
-                if error.paid:
-                    lost(error.reason)
-                if attempt + 1 == self._attempts:
+                self._count(error)
+                is_last = error.paid and lost(error.reason) is False
+                if is_last or attempt + 1 == self._attempts:
                     raise
                 await self._wait(error, attempt)
         raise AssertionError("no attempt was allowed")
+
+    def _count(self, error: Transient) -> None:
+        if error.reason not in self.retries:
+            self._say(f"{self.url}: an attempt failed: {error}")
+        self.retries[error.reason] = self.retries.get(error.reason, 0) + 1
 
     async def _wait(self, error: Transient, attempt: int) -> None:
         if error.wait is not None:
@@ -246,18 +259,20 @@ class Client:
             raise Transient("no connection") from None
         except (http.InvalidURL, http.UnsupportedProtocol) as error:
             raise Refused(self._clean(f"--base_url: {error}")) from None
-        except (http.TransportError, http.DecodingError):
-            raise Transient("cut body", paid=True) from None
+        except (http.TransportError, http.DecodingError) as error:
+            raise Transient("cut body", paid=True, said=self._clean(str(error))) from None
         self._connected = True
         if reply.status_code != 200:
             raise self._failure(reply)
         try:
             body = reply.content.decode()
             made = read(json.loads(body))
-        except BadReply:
-            raise Transient("no completion", paid=True) from None
+        except BadReply as error:
+            said = self._clean(str(error))
+            raise Transient("no completion", paid=True, said=said) from None
         except (json.JSONDecodeError, UnicodeDecodeError):
-            raise Transient("broken JSON", paid=True) from None
+            said = self._clean(_message(reply.text))[:80]
+            raise Transient("broken JSON", paid=True, said=said) from None
         return self._clean(body), made
 
     def _failure(self, reply: Any) -> Exception:
@@ -267,7 +282,7 @@ class Client:
         if (status in _AGAIN or status >= 500) and "insufficient_quota" not in reply.text:
             header = reply.headers.get("Retry-After")
             wait = retry_after(header, datetime.datetime.now(datetime.UTC))
-            return Transient(f"status {status}", wait=wait)
+            return Transient(f"status {status}", wait=wait, said=said)
         if 300 <= status < 400:
             said = f"it points to another place, {public_or_none(reply.headers.get('Location'))}"
         help_ = f"{_HELP[status]}; " if status in _HELP else ""
@@ -284,7 +299,9 @@ class Client:
             return []
 
     def _clean(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+        if self._key is None or len(self._key) < _SHORTEST_SECRET:
+            return text
+        return text.replace(self._key, "***")
 
 
 def public_or_none(url: str | None) -> str:

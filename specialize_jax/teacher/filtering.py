@@ -3,6 +3,7 @@
 import codecs
 import collections
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -37,6 +38,10 @@ class Rules:
             raise ValueError(
                 f"unknown extraction mode '{self.mode}'; choices: {', '.join(answers.MODES)}"
             )
+        if not 0 <= self.min_chars <= (math.inf if self.max_chars is None else self.max_chars):
+            raise ValueError(
+                f"expected 0 <= min_chars <= max_chars, got {self.min_chars} and {self.max_chars}"
+            )
 
 
 def sample(
@@ -46,6 +51,7 @@ def sample(
     *,
     top_logprobs: int,
     decode: names.Decode | None = None,
+    echo: int = 0,
 ) -> tuple[collect.Sample, collections.Counter[str]] | str:
     """Cuts an answer to what is learned.
 
@@ -55,6 +61,7 @@ def sample(
       rules: what is kept.
       top_logprobs: candidates kept at a step.
       decode: id -> bytes, by the teacher's tokenizer.
+      echo: tokens at the front that repeat the end of the prompt; they are not learned.
 
     Returns:
       The answer and counts of what was left out of it (`wire.Tokens.counts`, and "no_tokens" 1
@@ -66,14 +73,15 @@ def sample(
     except UnicodeDecodeError:  # cut within a character
         tokens, text = None, choice.text
     end, ended = _target_end(text, rules, choice.finish_reason)
-    target = text[:end].strip()
+    told = len(b"".join(tokens.values[:echo]).decode()) if tokens else 0
+    target = text[told:end].strip()
     if reason := _reason(target, rules, ended=ended):
         return reason
     finish = "stop" if ended else choice.finish_reason
     if tokens is None:
         plain = collect.Sample(prompt, [], [], [], 0, finish, text=target)
         return plain, collections.Counter(no_tokens=1)
-    start = next(i for i, token in enumerate(tokens.values) if token.strip())
+    start = next(i for i, t in enumerate(tokens.values) if i >= echo and t.strip())
     last = wire.boundary(tokens.values, len(text[:end].encode()))
     while last > start and not _ends_well(tokens.values[start:last]):
         last -= 1
@@ -141,20 +149,24 @@ def rows(
     *,
     top_logprobs: int,
     decode: names.Decode | None = None,
+    echo: int = 0,
 ) -> Iterator[dict[str, Any] | str]:
     """Yields a row, or the reason of a drop, for every answer to a question.
 
     Args:
-      question: what was asked.
+      question: what was asked. Without a gold answer of its kind, no row is right or wrong.
       prompt: how it was put.
       choices: (sample number, answer).
       rules: what is kept. A row carries `counts` beside the columns of `schemas.records`.
       top_logprobs: candidates kept at a step.
       decode: id -> bytes, by the teacher's tokenizer.
+      echo: as `sample`.
     """
+    gold = answers.extract(question.answer, kind=question.kind)
+    unjudged = {"gold_answer": None, "is_correct": None} if gold is None else {}
     seen: set[str] = set()
     for sample_id, choice in choices:
-        made = sample(choice, prompt, rules, top_logprobs=top_logprobs, decode=decode)
+        made = sample(choice, prompt, rules, top_logprobs=top_logprobs, decode=decode, echo=echo)
         if isinstance(made, str):
             yield made
             continue
@@ -166,4 +178,4 @@ def rows(
         seen.add(target)
         row = collect.row(question, sample_id, answer, mode=rules.mode)
         left_out = sum(counts[name] for name in _COUNTED_AS_CANDIDATES)
-        yield {**row, "dropped_candidates": left_out, "counts": counts}
+        yield {**row, **unjudged, "dropped_candidates": left_out, "counts": counts}

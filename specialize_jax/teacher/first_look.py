@@ -23,12 +23,14 @@ def check(
       decode: id -> bytes, by the teacher's tokenizer.
 
     Returns:
-      What a person should know: it sends fewer candidates than asked. None for nothing.
+      What a person should know: it sends fewer candidates than asked. None for nothing. Empty
+      answers tell nothing.
 
     Raises:
       Refused: it sends no log-probabilities, or tokens that are not its text.
     """
-    if not top_logprobs:
+    choices = [choice for choice in choices if choice.text.strip()]
+    if not (top_logprobs and choices):
         return None
     if all(choice.steps is None for choice in choices):
         raise Refused(
@@ -39,9 +41,8 @@ def check(
     read = [wire.tokens(choice, most=top_logprobs, decode=decode) for choice in choices]
     _check_text(choices, read)
     found = [tokens for tokens in read if tokens is not None]
-    # Behind the last token too: an answer may be empty.
-    steps = [step for tokens in found for step in (*tokens.topk, tokens.terminal or ())]
-    most = max(map(len, steps), default=0)
+    # The step behind an answer is one of it: the answer may be empty.
+    most = max(len(step) for tokens in found for step in [*tokens.topk, tokens.terminal or ()])
     if most == 0:
         raise Refused(
             f"the server sends no candidates: --top_logprobs {top_logprobs} is perhaps above its "
@@ -95,9 +96,9 @@ async def temperature_of_logprobs(
         )
         step = choices[0].steps[0] if choices[0].steps else None
         told.append(names.candidates(step.candidates if step else None, decode)[0])
-        usage = json.loads(body).get("usage") or {}
-        tokens[0] += usage.get("prompt_tokens") or 0
-        tokens[1] += usage.get("completion_tokens") or 1
+        used = wire.usage(json.loads(body).get("usage"))
+        tokens[0] += used[0] or 0
+        tokens[1] += used[1] or 1
     included = _included(dict(told[0]), dict(told[1]))
     by_word = {"before": 1.0, "after": sampling.temperature}
     return by_word.get(included or ""), (tokens[0], tokens[1])

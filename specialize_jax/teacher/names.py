@@ -10,17 +10,23 @@ Servers name tokens in three ways. The surest counts:
 
 A string with U+FFFD stands for bytes that were lost, and several tokens may share it; some servers
 send its three bytes as `bytes`. vLLM (0.32) sends an empty string for a token that ends within a
-character, and the whole character as the name of the token that completes it. Such names are
-ambiguous: nothing may be learned from them.
+character, and the whole character as the name of the token that completes it; others name so what
+writes nothing (padding, end of sequence). Such names are ambiguous: nothing may be learned from
+them. By its id the end of a text has a name, as records spell it.
 """
 
 import functools
 import heapq
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from specialize_jax.teacher.importers import token_to_bytes
+from specialize_jax import tokenizers
+from specialize_jax.teacher.steps import token_to_bytes
+
+END = b"</s>"
+"""How records spell the end of a text whose token has no spelling that alignment knows."""
 
 _ID_PREFIX = "token_id:"
 _TOKEN_ID = re.compile(rf"{_ID_PREFIX}(\d+)")
@@ -34,6 +40,29 @@ Decode = Callable[[int], bytes]
 
 class NeedsTokenizer(ValueError):
     """A server names tokens by ids, and nobody told which tokenizer they are of."""
+
+
+def decoder(tokenizer: tokenizers.Tokenizer) -> Decode:
+    """Returns id -> bytes: empty for a token that writes nothing, but for the end of a text.
+
+    Raises:
+      NeedsTokenizer: when it is called with an id that the tokenizer lacks.
+    """
+
+    @functools.cache
+    def decode(token_id: int) -> bytes:
+        try:
+            if token_id == tokenizer.eos_id:
+                spelled = tokenizer.pieces([token_id])[0].encode()
+                return spelled if spelled in tokenizers.END_TOKENS else END
+            return tokenizer.token_bytes([token_id])[0]
+        except (ValueError, LookupError, OverflowError) as error:
+            raise NeedsTokenizer(
+                f"--teacher_tokenizer '{tokenizer.path}' has no token {token_id}, which the "
+                f"server sends: {error}"
+            ) from error
+
+    return decode
 
 
 class Name(NamedTuple):
@@ -202,7 +231,11 @@ def is_ambiguous(string: str) -> bool:
 
 
 def candidates(
-    step: Any, decode: Decode | None, most: int | None = None
+    step: Any,
+    decode: Decode | None,
+    most: int | None = None,
+    *,
+    unnamed: bytes | None = None,
 ) -> tuple[list[tuple[bytes, float]], int]:
     """Reads the candidates of a step, in any of the forms in which servers write them.
 
@@ -212,36 +245,59 @@ def candidates(
         `decoded_token` (vLLM's `prompt_logprobs`), or None.
       decode: as for `read`.
       most: how many of the most probable ones count; beyond them servers list the sampled token.
+      unnamed: what a candidate with an empty name stands for; None where nobody knows.
 
     Returns:
-      (bytes, log-probability) of those whose bytes are known, and how many are not.
+      (bytes, log-probability) of those whose bytes are known, and how many are not. One without a
+      log-probability has -inf.
     """
     known: list[tuple[bytes, float]] = []
     ambiguous = 0
     entries = _entries(step)
     if most is not None and step is not None and len(step) > most:
-        entries = iter(heapq.nlargest(most, entries, key=lambda entry: entry[-1]))
+        entries = iter(heapq.nlargest(most, entries, key=lambda entry: _number(entry[-1])))
     for string, raw, token_id, logprob in entries:
         if raw is None and token_id is None and not string.startswith(_ID_PREFIX):
             value = _bytes_of(string)  # what `read` says; millions of times
         else:
-            value = read(string, raw, token_id, decode).bytes
+            value = _read_or_none(string, raw, token_id, decode)
+        if value == b"" or not string:
+            value = value or unnamed
         if value is None:
             ambiguous += 1
         else:
-            known.append((value, 0.0 if logprob > 0 else logprob))
+            known.append((value, min(_number(logprob), 0.0)))
     return known, ambiguous
 
 
-def _entries(step: Any) -> Iterator[tuple[str, Any, int | None, float]]:
-    """Yields (string, bytes, id, log-probability) of each candidate."""
+def _number(logprob: Any) -> float:
+    return logprob if isinstance(logprob, float | int) else -math.inf
+
+
+def _read_or_none(string: str, raw: Any, token_id: Any, decode: Decode | None) -> bytes | None:
+    """Returns the bytes that `read` finds; None of a name that is none."""
+    try:
+        return read(string, raw, token_id, decode).bytes
+    except NeedsTokenizer:
+        raise
+    except (TypeError, ValueError):
+        return None
+
+
+def _entries(step: Any) -> Iterator[tuple[str, Any, int | None, Any]]:
+    """Yields (string, bytes, id, log-probability) of each candidate.
+
+    Replies are kept as they came, so what is no candidate must not stop those who read them.
+    """
     if not isinstance(step, dict):
-        for entry in step or ():
-            yield entry["token"], entry.get("bytes"), entry.get("id"), entry["logprob"]
+        for entry in step if isinstance(step, list) else ():
+            if isinstance(entry, dict):
+                string = str(entry.get("token", _REPLACEMENT))
+                yield string, entry.get("bytes"), entry.get("id"), entry.get("logprob")
         return
     for key, value in step.items():
         if isinstance(value, dict):
             string = str(value.get("decoded_token", f"{_ID_PREFIX}{key}"))
-            yield string, None, int(key), value["logprob"]
+            yield string, None, int(key) if key.isdecimal() else None, value.get("logprob")
         else:
             yield key, None, None, value

@@ -1,17 +1,43 @@
 """Filtering and writing teacher records."""
 
 import collections
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from etils import epath
 
 from specialize_jax.schemas import SchemaError, folders, records
 
+WRONG = "wrong"
+"""The folder below the kept records that holds wrong ones, where they were wanted."""
 
-def wrong_answer(row: dict[str, Any]) -> str | None:
+
+def wrong_answer(row: Mapping[str, Any]) -> str | None:
     """Returns why a row that is not right is dropped."""
     return None if row["is_correct"] else "wrong_answer"
+
+
+def not_wrong(row: Mapping[str, Any]) -> str | None:
+    """Returns why a row that is wrong is dropped; one without a gold answer is kept."""
+    return "wrong_answer" if row["is_correct"] is False else None
+
+
+def right_answer(row: Mapping[str, Any]) -> str | None:
+    """Returns why a row is dropped where the wrong ones are wanted."""
+    return None if row["is_correct"] is False else "right_answer"
+
+
+def keep_any(row: Mapping[str, Any]) -> str | None:
+    """Keeps every row."""
+    return None
+
+
+def clear(folder: epath.PathLike) -> None:
+    """Removes records, the info file first: without it the folder counts as unfinished."""
+    path = epath.Path(folder)
+    (path / folders.INFO_FILES[records.NAME]).unlink(missing_ok=True)
+    for part in path.glob("part-*.parquet"):
+        part.unlink()
 
 
 def write(

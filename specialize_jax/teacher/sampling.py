@@ -166,7 +166,7 @@ class Scoring:
     per_request = 1
 
     def __post_init__(self) -> None:
-        if self.scored_by not in SCORED_BY:
+        if self.scored_by not in (*SCORED_BY, "checkpoint"):
             raise ValueError(f"unknown '{self.scored_by}'; choices: {', '.join(SCORED_BY)}")
         if self.top_logprobs < 1:
             raise ValueError("answers are scored for their log-probabilities: top_logprobs >= 1")
@@ -193,7 +193,7 @@ class Scoring:
         if self.scored_by == "echo":
             steps = wire.choices(body, decode)[0].steps
             if steps is None:
-                raise wire.BadReply("expected log-probabilities of the prompt by 'echo'")
+                raise wire.NoScores("the server sends no log-probabilities of its prompt ('echo')")
         else:
             steps = wire.prompt_steps(body, decode)
         text = self.answers[question.id][samples[0]]
@@ -202,6 +202,35 @@ class Scoring:
     def longest(self, question: Question) -> int:
         """See `Asking`; a token is a byte at least."""
         return max((len(text.encode()) for text in self.answers.get(question.id, ())), default=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnScoring(Scoring):
+    """The same of a student of ours, which takes the answer as its own and not as more prompt.
+
+    Attributes:
+      scored_by: always "checkpoint".
+    """
+
+    scored_by: str = dataclasses.field(default="checkpoint", init=False)
+
+    def payload(self, question: Question, prompt: str, samples: Sequence[int]) -> dict[str, Any]:
+        """See `Asking`."""
+        return {
+            **{"model": self.model, "prompt": prompt, "logprobs": self.top_logprobs},
+            "completion": self.answers[question.id][samples[0]],
+            **self.extra_body,
+        }
+
+    def read(
+        self, body: Any, question: Question, samples: Sequence[int], decode: names.Decode | None
+    ) -> list[wire.Choice]:
+        """See `Asking`; of white space, the text has what the student's tokens can write."""
+        (choice,) = wire.choices(body, decode)
+        given = self.answers[question.id][samples[0]]
+        # What the student cannot write is kept, without log-probabilities.
+        same = choice.text.split() == given.split()
+        return [choice if same else choice._replace(text=given)]
 
 
 def _ending(steps: Sequence[wire.Step], text: bytes) -> list[wire.Step]:

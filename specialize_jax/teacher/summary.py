@@ -29,6 +29,13 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 class Tally:
     """Counts answers of a teacher, question by question, whatever becomes of them later.
 
+    Answers to questions without a gold answer are counted, and neither right nor wrong.
+
+    Attributes:
+      samples: answers so far.
+      judged: those to questions with a gold answer.
+      right: those that are right.
+
     Args:
       vote: answers of some samples (None where one has none) -> the one that they agree on.
       mode: of `answers.MODES`, by which answers are compared.
@@ -38,15 +45,20 @@ class Tally:
         self._vote, self._mode = vote, mode
         self._found: dict[str, dict[int, tuple[str | None, bool]]] = {}
         self._questions: dict[str, Question] = {}
-        self.samples = self.right = 0
+        self._without_gold: set[str] = set()
+        self.samples = self.judged = self.right = 0
 
     def add(self, question: Question, sample: int, text: str) -> bool:
         """Judges the text of an answer and returns whether it is right."""
+        self.samples += 1
+        if answers.extract(question.answer, kind=question.kind) is None:
+            self._without_gold.add(question.id)
+            return False
         answer = answers.extract(text, self._mode, kind=question.kind)
         right = self._equal(question, answer)
         self._questions[question.id] = question
         self._found.setdefault(question.id, {})[sample] = answer, right
-        self.samples, self.right = self.samples + 1, self.right + right
+        self.judged, self.right = self.judged + 1, self.right + right
         return right
 
     def _equal(self, question: Question, answer: str | None) -> bool:
@@ -55,14 +67,23 @@ class Tally:
     def summary(self) -> dict[str, Any]:
         """Returns counts and shares (0 to 1) of the answers so far.
 
-        `pass_at_k` is a mean over the questions that have `k` samples.
+        `pass_at_k` is a mean over the questions that have `k` samples. Shares are missing where no
+        question has a gold answer.
         """
+        questions = len(self._found) + len(self._without_gold)
+        counts = {
+            "questions": questions,
+            "samples": self.samples,
+            "samples_per_question": self.samples / max(questions, 1),
+            "questions_without_gold": len(self._without_gold),
+        }
+        return {**counts, **(self._shares() if self._found else {})}
+
+    def _shares(self) -> dict[str, Any]:
         by_question = [
             (self._questions[id_], [found[n] for n in sorted(found)])
             for id_, found in self._found.items()
         ]
-        if not by_question:
-            return {"questions": 0, "samples": 0}
         voted = [
             self._equal(question, self._vote([answer for answer, _ in found]))
             for question, found in by_question
@@ -71,10 +92,7 @@ class Tally:
         rights = [(len(found), sum(right for _, right in found)) for _, found in by_question]
         most = max(number for number, _ in rights)
         return {
-            "questions": len(by_question),
-            "samples": self.samples,
-            "samples_per_question": self.samples / len(by_question),
-            "right_samples": self.right / self.samples,
+            "right_samples": self.right / self.judged,
             "first_sample_accuracy": _mean(first),
             "majority_accuracy": _mean(voted),
             "pass_at_k": {

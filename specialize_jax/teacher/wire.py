@@ -7,12 +7,14 @@
 | prompt      | `prompt_logprobs`: a dict by id for every token of a prompt  | vLLM, for scoring  |
 
 What a server says is taken as far as it is sure (`names`). A sampled token keeps its own
-log-probability, whether or not it is among the candidates, and is never put among them; where a
-server put it there in a likelier one's place, it is taken out.
+log-probability, whether or not it is among the candidates, and is not put among them; where a
+server put it there in a likelier one's place, it is taken out. But of the one that ended the text
+the candidates of its step are all that is kept.
 """
 
 import collections
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +25,10 @@ from specialize_jax.teacher.steps import clean
 
 class BadReply(ValueError):
     """A reply that is no completion; asking again may help."""
+
+
+class NoScores(ValueError):
+    """A reply that says nothing of its prompt's tokens: the server does not score prompts."""
 
 
 class Step(NamedTuple):
@@ -63,8 +69,8 @@ class Tokens(NamedTuple):
       logprobs: [T].
       topk: [T] candidates of a step, best first.
       terminal: candidates of the step behind the last token, where the server tells them.
-      counts: of what was left out: candidates "without_mass" or "ambiguous", "merged" tokens, steps
-        of "bad_mass".
+      counts: of what was left out: candidates "without_mass" or "ambiguous", "merged" tokens,
+        "special" ones that write nothing within a text, steps of "bad_mass".
     """
 
     values: list[bytes]
@@ -93,7 +99,7 @@ def choices(body: Any, decode: names.Decode | None = None) -> list[Choice]:
     for number, choice in enumerate(listed):
         try:
             index = choice.get("index")
-            found.setdefault(number if index is None else index, _choice(choice, decode))
+            found.setdefault(number if index is None else int(index), _choice(choice, decode))
         except names.NeedsTokenizer:
             raise
         except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -101,6 +107,20 @@ def choices(body: Any, decode: names.Decode | None = None) -> list[Choice]:
                 f"expected a completion, got {str(choice)[:120]} ({type(error).__name__}: {error})"
             ) from error
     return [found[index] for index in sorted(found)]
+
+
+def usage(value: Any) -> tuple[int | None, int | None]:
+    """Returns the prompt and completion tokens that a reply says it took; None where it does not.
+
+    Args:
+      value: `usage` of the reply, whatever it is.
+    """
+    told = value if isinstance(value, Mapping) else {}
+    found = [told.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    prompt, completion = (
+        int(n) if isinstance(n, int | float) and 0 <= n < math.inf else None for n in found
+    )
+    return prompt, completion
 
 
 def _choice(choice: Mapping[str, Any], decode: names.Decode | None) -> Choice:
@@ -116,39 +136,50 @@ def _choice(choice: Mapping[str, Any], decode: names.Decode | None) -> Choice:
         found = _completions(logprobs, ids, decode)
     else:
         found = None
-    return Choice(names.sound(text), choice.get("finish_reason") or "unknown", found)
+    return Choice(names.sound(text), str(choice.get("finish_reason") or "unknown"), found)
 
 
 def _chat(
     content: Sequence[Mapping[str, Any]], ids: Sequence[int] | None, decode: names.Decode | None
 ) -> list[Step]:
-    same = _ids(ids, len(content))
+    own = [entry.get("id") for entry in content]  # llama.cpp
+    same = own if ids is None else _ids(ids, len(content))
     return [
         Step(
             names.read(entry["token"], entry.get("bytes"), token_id, decode),
             _logprob(entry["logprob"]),
-            _most_probable(entry)
-            if names.agrees(entry["token"], entry.get("bytes"), token_id, decode)
-            else None,
+            _most_probable(entry) if _agrees(entry, token_id, decode) else None,
         )
         for entry, token_id in zip(content, same, strict=True)
     ]
 
 
-def _most_probable(entry: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def _agrees(entry: Mapping[str, Any], token_id: int | None, decode: names.Decode | None) -> bool:
+    """Whether the names of a step's candidates can be believed; those with ids always can."""
+    listed = entry.get("top_logprobs")
+    first = listed[0] if isinstance(listed, list) and listed else None
+    has_ids = isinstance(first, Mapping) and first.get("id") is not None
+    return has_ids or names.agrees(entry["token"], entry.get("bytes"), token_id, decode)
+
+
+def _most_probable(entry: Mapping[str, Any]) -> Any:
     """Returns the candidates of a step that are its most probable ones.
 
     vLLM (0.32) lists the sampled token first and cuts the list behind K. So where it is the least
     probable of them, likelier tokens may be missing.
     """
-    listed = entry.get("top_logprobs") or []
-    if not listed or listed[0]["token"] != entry["token"]:
+    listed = entry.get("top_logprobs")
+    if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in listed):
+        return listed or []
+    if not listed or listed[0].get("token") != entry["token"]:
         return listed
-    return listed[1:] if _least_first([other["logprob"] for other in listed]) else listed
+    return listed[1:] if _least_first([other.get("logprob") for other in listed]) else listed
 
 
-def _least_first(logprobs: Sequence[float]) -> bool:
-    return len(logprobs) > 1 and logprobs[0] < min(logprobs[1:])
+def _least_first(logprobs: Sequence[Any]) -> bool:
+    if len(logprobs) < 2 or not all(isinstance(p, float | int) for p in logprobs):
+        return False
+    return logprobs[0] < min(logprobs[1:])
 
 
 def _completions(
@@ -163,7 +194,9 @@ def _completions(
             names.read(token, None, token_id, decode),
             _logprob(logprob),
             _likelier(token, candidates)
-            if candidates and names.agrees(token, None, token_id, decode)
+            if isinstance(candidates, dict)
+            and candidates
+            and names.agrees(token, None, token_id, decode)
             else None,
         )
         for token, logprob, candidates, token_id in zip(tokens, own, top, same, strict=True)
@@ -196,13 +229,26 @@ def prompt_steps(body: Any, decode: names.Decode | None = None) -> list[Step]:
       decode: id -> bytes, by the teacher's tokenizer.
 
     Raises:
-      BadReply: it holds no `prompt_logprobs`.
+      BadReply: they are of another form.
+      NoScores: it holds no `prompt_logprobs`.
+      names.NeedsTokenizer: the server names tokens by ids, and there is no `decode`.
     """
-    choice = (body.get("choices") or [{}])[0]
-    listed = choice.get("prompt_logprobs") or body.get("prompt_logprobs")
-    if not listed:
-        raise BadReply("expected 'prompt_logprobs' in the reply: the server does not score prompts")
-    ids = choice.get("prompt_token_ids") or body.get("prompt_token_ids") or [None] * len(listed)
+    try:
+        choice = (body.get("choices") or [{}])[0]
+        listed = choice.get("prompt_logprobs") or body.get("prompt_logprobs")
+        ids = choice.get("prompt_token_ids") or body.get("prompt_token_ids")
+        if listed:
+            return _prompt_steps(listed, ids or [None] * len(listed), decode)
+    except names.NeedsTokenizer:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadReply(f"expected 'prompt_logprobs' as vLLM sends them ({error!r})") from error
+    raise NoScores("the server sends no 'prompt_logprobs': vLLM does; others may by 'echo'")
+
+
+def _prompt_steps(
+    listed: Sequence[Any], ids: Sequence[int | None], decode: names.Decode | None
+) -> list[Step]:
     found = []
     for step, token_id in zip(listed, ids, strict=True):
         if not step:
@@ -232,7 +278,9 @@ def tokens(choice: Choice, *, most: int, decode: names.Decode | None = None) -> 
       None where the server's tokens are not its text, so that nothing can be learned from them.
     """
     text = choice.text.encode()
-    filled = names.fill([step.name for step in choice.steps or ()], text)
+    counts: collections.Counter[str] = collections.Counter()
+    steps, unnamed = _steps(choice, counts)
+    filled = names.fill([step.name for step in steps], text)
     if not filled:
         return None
     joined = b"".join(name.bytes or b"" for name, _ in filled)
@@ -241,12 +289,11 @@ def tokens(choice: Choice, *, most: int, decode: names.Decode | None = None) -> 
     inner = text if joined.startswith(text) else text.strip()
     if not joined[before:].startswith(inner):
         return None
-    counts: collections.Counter[str] = collections.Counter()
-    remaining = iter(choice.steps or ())
+    remaining = iter(steps)
     groups = [list(itertools.islice(remaining, count)) for _, count in filled]
     counts["merged"] = sum(len(group) for group in groups if len(group) > 1)
     topk = [
-        _candidates(group[0].candidates, most, decode, counts) if len(group) == 1 else []
+        _candidates(group[0], most, decode, counts, unnamed) if len(group) == 1 else []
         for group in groups
     ]
     end = boundary([name.bytes or b"" for name, _ in filled], before + len(inner))
@@ -257,9 +304,42 @@ def tokens(choice: Choice, *, most: int, decode: names.Decode | None = None) -> 
         # The probability of several tokens in a row is the product of theirs.
         logprobs=[max(sum(s.logprob for s in group), NO_LOGPROB) for group in groups[:end]],
         topk=topk[:end],
-        terminal=topk[end] or None if end < len(topk) else None,
+        terminal=_with_sampled(topk[end], groups[end][0]) if end < len(topk) else None,
         counts=counts,
     )
+
+
+def _steps(choice: Choice, counts: collections.Counter[str]) -> tuple[list[Step], Step | None]:
+    """Returns the steps of an answer that write something, and the one that ends it.
+
+    The second of these only where the server has no name for what ended the text: it gets one.
+    """
+    everything = choice.steps or []
+    steps = [step for step in everything if step.name.bytes != b""]
+    counts["special"] = len(everything) - len(steps)
+    last = everything[-1] if everything else None
+    if last is None or last.name.bytes or (last.name.bytes is None and last.name.string):
+        return steps, None
+    if last.name.bytes is None:
+        if choice.text.endswith("\ufffd"):
+            return steps, None
+        steps.pop()  # it is not in the text
+        counts["special"] += 1
+    if choice.finish_reason == "length":
+        return steps, None
+    counts["special"] -= 1
+    end = last._replace(name=last.name._replace(bytes=names.END))
+    return [*steps, end], end
+
+
+def _with_sampled(
+    candidates: list[tuple[bytes, float]], step: Step
+) -> list[tuple[bytes, float]] | None:
+    """Returns the candidates of a step and its sampled token; None where there are none."""
+    name = step.name.bytes
+    if not candidates or not name or step.logprob <= NO_LOGPROB or name in dict(candidates):
+        return candidates or None
+    return [*candidates, (name, step.logprob)]
 
 
 def boundary(tokens: Sequence[bytes], size: int) -> int:
@@ -278,9 +358,14 @@ def boundary(tokens: Sequence[bytes], size: int) -> int:
 
 
 def _candidates(
-    step: Any, most: int, decode: names.Decode | None, counts: collections.Counter[str]
+    step: Step,
+    most: int,
+    decode: names.Decode | None,
+    counts: collections.Counter[str],
+    unnamed: Step | None,
 ) -> list[tuple[bytes, float]]:
-    known, ambiguous = names.candidates(step, decode, most)
+    end = names.END if step is unnamed else None
+    known, ambiguous = names.candidates(step.candidates, decode, most, unnamed=end)
     counts["ambiguous"] += ambiguous
     try:
         order, logprobs, without = clean(known, most=most)

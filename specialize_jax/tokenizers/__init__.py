@@ -11,7 +11,14 @@
 """
 
 from specialize_jax.tokenizers.base import Tokenizer, vocabulary_map
-from specialize_jax.tokenizers.expansion import Recorded, Segmenter, Votes, expand, prefix_share
+from specialize_jax.tokenizers.expansion import (
+    END_TOKENS,
+    Recorded,
+    Segmenter,
+    Votes,
+    expand,
+    prefix_share,
+)
 from specialize_jax.tokenizers.expansion_arrays import Steps, Student, VoteColumns
 from specialize_jax.tokenizers.expansion_columns import Expander, expand_in_process
 from specialize_jax.tokenizers.files import load
@@ -24,6 +31,7 @@ from specialize_jax.tokenizers.sentencepiece_model import (
 from specialize_jax.tokenizers.tiktoken_ranks import TiktokenTokenizer
 
 __all__ = [
+    "END_TOKENS",
     "MODEL_TYPES",
     "Expander",
     "HuggingFaceTokenizer",

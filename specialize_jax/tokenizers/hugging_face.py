@@ -24,7 +24,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     Two kinds. The pieces of a byte-level one (GPT-2, Llama 3, Qwen) are bytes, spelled in GPT-2's
     alphabet, where `Ġ` is a space. Those of any other are text, and spans rest on the library's
-    offsets.
+    offsets; where they mark spaces (T5, Llama 2) they have bytes, too.
     """
 
     def __init__(self, path: str, name: str, content: bytes, special: dict[str, Any]) -> None:
@@ -131,22 +131,26 @@ class HuggingFaceTokenizer(Tokenizer):
         return self._tokenizer.decode(known, skip_special_tokens=True)
 
     def _bytes(self, token_id: int) -> bytes:
-        """Returns the bytes of a token of a byte-level tokenizer."""
+        """Returns the bytes of a token of a byte-level tokenizer, or one with markers."""
         if token_id in self._added:
             return self._added[token_id].content.encode()
-        piece = self._tokenizer.id_to_token(token_id)
-        if piece is None:
-            raise ValueError(f"ids must be in [0, {self.vocab_size}), got {token_id}")
+        piece = self._piece(token_id)
+        if not self._byte_level:
+            is_byte = _BYTE_PIECE.fullmatch(piece)
+            return bytes.fromhex(piece[3:-1]) if is_byte else piece.replace(MARKER, " ").encode()
         return piece.translate(_byte_of_character()).encode("latin-1")
 
     def token_bytes(self, ids: Iterable[int]) -> list[bytes]:
         """Returns each token's bytes, which need not be valid UTF-8 by themselves.
 
         Raises:
-          ValueError: an id of no token, or the tokenizer is not byte-level.
+          ValueError: an id of no token, or the tokenizer neither is byte-level nor marks spaces.
         """
-        if not self._byte_level:
-            raise ValueError(f"{self.path!r}: only tokens of a byte-level tokenizer have bytes")
+        if not self._byte_level and not self._has_marker:
+            raise ValueError(
+                f"{self.path!r}: only tokens of a byte-level tokenizer have bytes, and of one "
+                "that marks spaces"
+            )
         return [self._bytes(int(i)) for i in ids]
 
     def pieces(self, ids: Iterable[int]) -> list[str]:

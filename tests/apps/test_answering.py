@@ -100,6 +100,7 @@ def test_an_answer_that_does_not_fit_the_positions_is_refused():
     [
         ({"max_length": 0}, "max_length >= 1, got 0"),
         ({"temperature": -1.0}, "temperature >= 0, got -1.0"),
+        ({"seed": 1 << 32}, "a seed from 0 to 4294967295, got 4294967296"),  # JAX takes it for 0
         ({"samples": 2}, "temperature above 0 for 2 samples"),
         ({"num_beams": 2, "temperature": 1.0}, "temperature 0 and no calculator with 2 beams"),
         ({"num_beams": 2, "calculator": "equations"}, "no calculator with 2 beams"),
@@ -108,6 +109,24 @@ def test_an_answer_that_does_not_fit_the_positions_is_refused():
 def test_settings_that_exclude_each_other(settings, message):
     with pytest.raises(ValueError, match=message):
         answering.Settings(**settings)
+
+
+def test_exemplars_before_all_prompts_are_read_once_and_answers_are_the_same():
+    tokenizer = tokenizers.load(world.TOKENIZER)
+    sizes = {"d_model": 16, "d_ff": 16, "num_layers": 1, "vocab_size": 130, "pad_id": 0}
+    model = models.build("gpt2_tiny", **sizes, num_positions=256)
+    params = jax.tree.map(lambda leaf: 8 * leaf, model.init(jax.random.key(0)))
+    prompts = ["Tom has 3 apples and finds 2 more. " * 6 + end for end in ("so?", "a", "2 + 2")]
+    given = answering.Settings(max_length=STEPS, temperature=1.0)
+    settings = {"batch_size": 2, "input_length": 180}
+    asked = answering.answerer(model, tokenizer, given, **settings)
+    alone = [dict(asked.stream(params, [prompt], [i]))[0] for i, prompt in enumerate(prompts)]
+    assert len({text for texts in alone for text in texts}) == 3
+
+    ids = [asked.encode(prompt) for prompt in prompts]
+    _, left = student_slots.shared(model, params, ids, slots=2)
+    assert [len(tokens) + 128 for tokens in left] == [len(tokens) for tokens in ids]
+    assert dict(asked.stream(params, prompts, range(3))) == dict(enumerate(alone))
 
 
 def test_widths_rise_to_the_longest():

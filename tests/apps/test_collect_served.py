@@ -269,7 +269,7 @@ class Scorer(Server):
         ({}, {"base_url": "localhost"}, "--base_url: expected http"),
         ({}, {"extra_body": "[1]"}, "--extra_body: expected a JSON object"),
         ({}, {"concurrency": 0}, "--concurrency: expected at least 1"),
-        ({}, {"prompt": "absent.txt"}, "--prompt: cannot read 'absent.txt'"),
+        ({}, {"prompt": "absent.txt"}, "--prompt: there is no file 'absent.txt'; by name: complex"),
         ({}, {"questions": "absent.jsonl"}, "--questions: there is no file"),
         ({}, {"temperature": 0}, "all 4 samples would be the same"),
         ({}, {"gin_file": "x.gin"}, "--gin_file or a server"),

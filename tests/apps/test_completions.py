@@ -71,6 +71,13 @@ def test_every_field_is_read():
         (False, {"stream": True}, "'stream' is not offered"),
         (False, {"echo": True}, "'echo' is not offered"),
         (False, {"frequency_penalty": 0.5}, "'frequency_penalty' is not offered"),
+        (False, {"min_p": 0.5}, "'min_p' is not offered"),
+        (False, {"repetition_penalty": 1.2}, "'repetition_penalty' is not offered"),
+        (False, {"prompt_logprobs": 0}, "'prompt_logprobs' is not offered"),
+        (True, {"tools": [{}]}, "'tools' is not offered"),
+        (True, {"response_format": {"type": "json_object"}}, "'response_format' is not offered"),
+        (False, {"prompt": "\ud800"}, "a prompt that is Unicode"),
+        (True, {"messages": [{"content": "\udc00"}]}, "a prompt that is Unicode"),
     ],
 )
 def test_what_cannot_be_served_is_refused(is_chat, body, message):

@@ -188,6 +188,15 @@ def test_a_damaged_checkpoint_is_an_error_and_no_vanished_one(evaluated, model_d
     assert "damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ['{"sha2', "[]", "{}"])
+def test_a_damaged_mark_of_the_checkpoint_is_named(evaluated, model_dir, capsys, text):
+    mark = model_dir / "eval" / "4" / "checkpoint.json"
+    mark.parent.mkdir(parents=True)
+    mark.write_text(text)
+    assert evaluated() == 1
+    assert f"error: '{mark}': " in capsys.readouterr().err
+
+
 def test_a_checkpoint_is_chosen_at_the_end_where_that_is_asked(evaluated, model_dir, capsys):
     asked = {"EVAL_CHECKPOINTS": "all", "EVAL_SETS": ("svamp",)}
     assert evaluated(**asked, EVAL_SELECT_BY="out_of_distribution") == 0
@@ -200,7 +209,9 @@ def test_results_of_another_version_are_left_alone(evaluated, model_dir, capsys)
     strange.parent.mkdir(parents=True)
     strange.write_text('{"schema_version": 9}')
     assert evaluated() == 0
-    assert "reads schema_version 1 and 2, got 9; it is left as it is" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "reads schema_version 1 and 2, got 9; it is left as it is" in told
+    assert "`select` and `verify` stop there until it is moved away" in told
     assert strange.read_text() == '{"schema_version": 9}' and read(model_dir, 4)
 
 
@@ -214,7 +225,10 @@ def test_the_rule_by_which_a_checkpoint_is_chosen():
     assert evaluate.selection_rule(None) is None
     assert evaluate.selection_rule("in_distribution") == {"by": "in_distribution"}
     assert evaluate.selection_rule({"svamp": 2}) == {"by": "weighted", "weights": {"svamp": 2}}
-    for wrong in ("weighted", "svamp"):
+    # Before anything is asked.
+    with pytest.raises(ValueError, match=r"sets and of roles \(in_dist.*got 'math_ood', 'svmp'"):
+        evaluate.selection_rule({"svmp": 2, "math_ood": 1, "generic": 1})
+    for wrong in ("weighted", "svamp", {}):
         with pytest.raises(ValueError, match="EVAL_SELECT_BY: expected one of out_of_distribution"):
             evaluate.selection_rule(wrong)
 

@@ -126,7 +126,7 @@ def test_the_report_shows_the_run(line):
         ("EVAL_CHECKPOINTS", (), r"'new' or a list of steps, got \(\)"),
         ("EVAL_MAJ_K", (8,), "EVAL_MAJ_K: expected numbers from 1 to EVAL_SAMPLES=1, got .8,."),
         ("EVAL_BATCH_SIZE", 0, "a batch of at least 1 row, got 0"),
-        ("EVAL_SELECT_BY", "luck", "EVAL_SELECT_BY: unknown 'luck'; choices: out_of"),
+        ("EVAL_SELECT_BY", "luck", "EVAL_SELECT_BY: expected one of out_of_.*, got 'luck'"),
         ("EVAL_PROMPT_MODE", "faulty", "unknown mode 'faulty' of prompts; choices: corrected"),
         ("EVAL_INPUT_LENGTH", 16, "3 of 3 prompts are not asked.*; EVAL_INPUT_LENGTH allows 16"),
     ],

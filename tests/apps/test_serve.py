@@ -28,7 +28,7 @@ def asked(tmp_path_factory):
 def post(asked):
     """Returns a function that sends a body to a path and gives status and reply."""
     found, params = asked
-    worker = serving.Worker(found, params, batch_size=2, max_logprobs=4, **LIMITS)
+    worker = serving.Worker(serving.Decoder(found, params, batch_size=2, max_logprobs=4, **LIMITS))
     server = serve.Server(("127.0.0.1", 0), worker, "ours")
     thread = threading.Thread(target=server.serve_forever)
 
@@ -133,12 +133,12 @@ def test_what_cannot_be_served_is_said(post, body, path, status, message):
 
 def test_a_failure_is_told_to_those_who_asked(asked, monkeypatch):
     found, params = asked
-    worker = serving.Worker(found, params, batch_size=2, max_logprobs=4, **LIMITS)
+    worker = serving.Worker(serving.Decoder(found, params, batch_size=2, max_logprobs=4, **LIMITS))
     request = serve.completions.parse(
         {"prompt": "a"}, is_chat=False, max_tokens=6, max_logprobs=4, max_n=1
     )
     with worker:
-        monkeypatch.setattr(worker, "_answers", lambda *_: 1 / 0)
+        monkeypatch.setattr(worker.decoder, "answers", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             worker.answer(request)
         monkeypatch.undo()

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specialize_jax import decoding, models
+from specialize_jax.apps import student_slots
 from specialize_jax.decoding import sampling, slots
 from specialize_jax.decoding.greedy import most_likely
-from specialize_jax.models import caches
 from tests.models import tiny
 from tests.quick_jit import quick_jit
 
@@ -196,19 +196,6 @@ def _questions(count):
     ]
 
 
-def _functions(model):
-    """As `apps.student_slots` builds them."""
-    return slots.Functions(
-        pad=functools.partial(models.pad_inputs, model),
-        encode=lambda params, tokens: model.init_cache(params, tokens, 1),
-        start_tokens=model.start_tokens,
-        decode_step=model.decode_step,
-        empty=caches.empty,
-        insert=caches.insert,
-        widen=caches.widen,
-    )
-
-
 def _plain_batch(model, params, questions, samples, seed):
     """All questions in one batch that is decoded to its end."""
     width = max(len(question.inputs) for question in questions)
@@ -250,7 +237,7 @@ def test_students_answer_as_in_one_batch(family, rows, samples, seed):
     model, params = tiny.plain(family, **SHALLOW[family])
     choose = greedy if seed is None else sampling.drawer(seed, 1.5)
     shape = {"slots": rows, "samples": samples, "widths": [5, 12]}
-    engine = _engine(_functions(model), model.pad_id, choose, **shape)
+    engine = _engine(student_slots.functions(model), model.pad_id, choose, **shape)
     questions = _questions(13)
     found = sorted(engine.run(params, questions))
     assert found == _plain_batch(model, params, questions, samples, seed)
@@ -294,7 +281,12 @@ def test_students_that_wait_for_the_host_answer_as_alone(family, spare):
     choose = sampling.drawer(5, 1.5, top_k=20)
     shape = {"slots": 4, "samples": 2, "widths": [12], "group": 3, "spare": spare}
     engine = _engine(
-        _functions(model), model.pad_id, choose, halting=halting, respond=respond, **shape
+        student_slots.functions(model),
+        model.pad_id,
+        choose,
+        halting=halting,
+        respond=respond,
+        **shape,
     )
     questions = _questions(5)
     step = dataclasses.replace(model, decode_step=quick_jit(model.decode_step))

@@ -13,6 +13,7 @@ ROLES = {
     "bbh": "generic",
 }
 FORMAT = "zero_shot_chain_of_thought"
+GREEDY = {"max_gen_toks": 8}
 
 
 def write(
@@ -25,6 +26,7 @@ def write(
     date: float = 0.0,
     prompt: str = "Q: {row}",
     configs: Mapping[str, Any] | None = None,
+    generation: Mapping[str, Any] = GREEDY,
 ) -> None:
     """Writes the evaluation of one checkpoint.
 
@@ -37,6 +39,7 @@ def write(
       date: of the evaluation; a later one counts.
       prompt: with the row put in.
       configs: more that defines every task.
+      generation: how answers were decoded.
     """
     out, stamp, tasks = folder / "eval" / str(step), results.timestamp(date), []
     for name, answers in right.items():
@@ -58,21 +61,24 @@ def write(
                 )
             )
             lines = [
-                _line(row, prompt.format(row=row), bool(value), mode)
+                _line(row, prompt.format(row=row), bool(value), mode, generation)
                 for mode in modes
                 for row, value in answers.items()
             ]
             results.write_samples(out, task, lines, stamp)
-    results.write_results(out, results.build_results(tasks, config={}, date=date), stamp)
+    config = {"gen_kwargs": dict(generation)}
+    results.write_results(out, results.build_results(tasks, config=config, date=date), stamp)
 
 
-def _line(row: int, prompt: str, right: bool, mode: str) -> dict[str, Any]:
+def _line(
+    row: int, prompt: str, right: bool, mode: str, generation: Mapping[str, Any]
+) -> dict[str, Any]:
     return results.build_sample(
         doc_id=row,
         doc={"question": f"What is {row}?"},
         target=str(row),
         prompt=prompt,
-        generation={"max_gen_toks": 8},
+        generation=generation,
         responses=["The answer is 1"],
         mode=mode,
         answer="1",

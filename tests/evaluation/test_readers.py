@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -254,6 +255,35 @@ def test_a_module_registers_sets_of_its_own(own_sets):
         readers.register("bbh", own)  # the name of a group
     with pytest.raises(ValueError, match="choices: gsm8k, .*own, the groups .*EVAL_SETS_MODULE"):
         readers.read("absent")
+
+
+def own_set(*questions):
+    return readers.QuestionSet(lambda *_: list(questions), "generic", needs_data_dir=False)
+
+
+def test_a_set_that_gives_no_rows_is_numbered(own_sets):
+    # As the one of README: samples files, votes and `select` know a question by its row.
+    asked = [readers.Question(f"own/{name}", f"What is {name}?", "1") for name in "abc"]
+    readers.register("own", own_set(*asked))
+    assert [(one.id, one.row) for one in readers.read("own")] == [
+        ("own/a", 0),
+        ("own/b", 1),
+        ("own/c", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"row": 5}, "set 'own': expected another id for every question, got 'own/a' 2 times"),
+        ({"id": "own/b"}, "set 'own': expected another row for every question, got 4 2 times"),
+    ],
+)
+def test_questions_that_cannot_be_told_apart_are_refused(own_sets, other, message):
+    one = readers.Question("own/a", "What is a?", "1", row=4)
+    readers.register("own", own_set(one, dataclasses.replace(one, **other)))
+    with pytest.raises(ValueError, match=message):
+        readers.read("own")
 
 
 def test_a_set_under_another_role(own_sets):

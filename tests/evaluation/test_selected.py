@@ -80,6 +80,12 @@ def test_different_questions_are_compared_on_the_common_ones(tmp_path):
         selected.build(tmp_path)
 
 
+def test_a_few_questions_of_which_none_is_of_the_validation_part(tmp_path):
+    runs.write(tmp_path, {"svamp": {row: 1.0 for row in TEST[:3]}}, step=1)
+    with pytest.raises(ValueError, match="of the validation part to choose by, got none of svamp"):
+        selected.build(tmp_path)
+
+
 def test_a_missing_set_names_the_set_and_the_step(run):
     runs.write(run, {"gsm8k": {0: 1}}, step=300)
     with pytest.raises(ValueError, match=r"step 300 was not asked 'svamp', only gsm8k.*--steps"):
@@ -128,6 +134,25 @@ def test_answers_with_and_without_a_calculator_are_not_mixed(tmp_path):
     runs.write(tmp_path / "b", {"own": _own(3)}, step=1, configs={"calculator": "after"}, date=9.0)
     with pytest.raises(ValueError, match="several calculators: name one of after, equations"):
         selected.build(tmp_path / "b")
+
+
+def test_votes_at_the_last_checkpoint_leave_the_greedy_answers_of_all_in_place(tmp_path):
+    sampled = {"generation": runs.GREEDY | {"num_return_sequences": 8}}
+    runs.write(tmp_path, {"own": _own(3)}, step=1)
+    runs.write(tmp_path, {"own": _own(5)}, step=2)
+    runs.write(tmp_path, {"own": _own(1)}, step=2, date=1.0, **sampled)
+    value = selected.build(tmp_path)
+    assert [row["score"]["value"] for row in value["checkpoints"]] == [3 / 20, 5 / 20]
+    assert f"step 2: own_{runs.FORMAT} was evaluated again, decoded in" in value["notes"][0]
+    # Where all were asked anew, that counts, and needs no note.
+    runs.write(tmp_path, {"own": _own(4)}, step=1, date=1.0, **sampled)
+    value = selected.build(tmp_path)
+    assert [row["score"]["value"] for row in value["checkpoints"]] == [4 / 20, 1 / 20]
+    assert not any("again" in note for note in value["notes"])
+    # Nothing in common: as it was, the files say what differs.
+    runs.write(tmp_path, {"own": _own(4)}, step=3, generation={"num_beams": 4})
+    with pytest.raises(ValueError, match="steps 1 and 3 differ in prompt, gold answer or decoding"):
+        selected.build(tmp_path)
 
 
 def test_an_extraction_mode_that_is_not_there_is_named(tmp_path):
@@ -192,6 +217,8 @@ def test_the_command_takes_weights(run, capsys):
     assert "by weighted" in capsys.readouterr().out
     assert program.main(["select", str(run), "--weights", "aime=1"]) == 1
     assert "no set of the run is or has the role 'aime'" in capsys.readouterr().err
+    assert program.main(["select", str(run), "--weights", "svamp=1", "svamp=2"]) == 1
+    assert "expected every name once, got ['svamp', 'svamp']" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         program.main(["select", str(run), "--weights", "svamp"])
     assert "expected NAME=WEIGHT" in capsys.readouterr().err

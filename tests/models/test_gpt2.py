@@ -97,6 +97,25 @@ def test_cached_decoding_of_left_padded_prompts_equals_each_prompt_alone():
     _check_continued(model, params, tokens, (5, 4, 1), expected)
 
 
+@pytest.mark.parametrize("attention", ["plain", "fused"])
+def test_a_prefix_that_is_shared_is_read_once_and_changes_nothing(attention):
+    model, params = tiny.compiled("gpt2", attention=attention)
+    prefix, tokens = _tokens(rows=1, length=4, seed=1)[0], _tokens()
+    whole = np.concatenate([np.tile(prefix, (3, 1)), tokens], axis=1)
+    expected = model.logits(params, _batch(whole))[:, 4:]
+    behind = model.share(params, prefix)
+    _check_continued(model, behind, tokens, (5, 4, 1), expected)
+    cache = model.init_cache(behind, tokens, 3)
+    assert all(layer["input_key"].shape[2] == 10 for layer in cache["layers"])  # theirs alone
+    with pytest.raises(ValueError, match="within 20 positions, got 18 tokens"):
+        model.init_cache(behind, np.tile(tokens, 2)[:, :14], 4)
+
+
+def test_what_sees_both_ways_shares_nothing():
+    assert tiny.plain("gpt2", prefix_attention=True)[0].share is None
+    assert tiny.plain("t5")[0].share is None
+
+
 def test_only_the_leading_run_is_padding():
     model, params = tiny.compiled("gpt2")
     tokens = _tokens()

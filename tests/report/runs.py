@@ -62,6 +62,7 @@ def write_step(
     calculator: str = "none",
     votes: bool = False,
     date: float = 0.0,
+    generation: dict[str, Any] | None = None,
 ) -> None:
     """Writes one evaluation, in which so large a share is right (of the generic set the rest)."""
     out, stamp, tasks = folder / "eval" / str(step), results.timestamp(date), []
@@ -88,7 +89,8 @@ def write_step(
                     },
                 )
             )
-    results.write_results(out, results.build_results(tasks, config={}, date=date), stamp)
+    config = {"gen_kwargs": generation or {"max_gen_toks": 8, "do_sample": False}}
+    results.write_results(out, results.build_results(tasks, config=config, date=date), stamp)
 
 
 def _line(name: str, row: int, right: bool, more: bool, voted: dict[str, int]) -> dict[str, Any]:

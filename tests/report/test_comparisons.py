@@ -141,6 +141,29 @@ def test_gains_of_calculator_and_votes(built):
     assert four["low"] < four["accuracy"] < four["high"]
 
 
+def test_samples_that_vote_stand_beside_the_greedy_answers(tmp_path):
+    folder = runs.write_run(tmp_path / "run", d_model=16, right=0.5)
+    drawn = {"generation": {"do_sample": True, "temperature": 0.7}}
+    runs.write_step(folder, 200, 0.25, votes=True, date=5.0, **drawn)
+    runs.write_step(folder, 200, 0.6, calculator="equations", date=6.0)
+    runs.write_step(folder, 200, 0.35, calculator="equations", date=7.0, **drawn)
+    found = report.write([folder], tmp_path / "out")
+    rows = [row for row in found["accuracy"] if row["data_set"] == "gsm8k" and row["step"] == 200]
+    first = {row["format"]: row["accuracy"] for row in rows if row["asked"] == "zero-shot CoT"}
+    assert first == {
+        "zero-shot CoT": 0.5,
+        "zero-shot CoT + sampling at 0.7": 0.25,
+        "zero-shot CoT + calculator (equations)": 0.6,
+        "zero-shot CoT + calculator (equations) + sampling at 0.7": 0.35,
+    }
+    # Like is compared with like, and the curves over training are of greedy answers alone.
+    gains = [row for row in found["calculators"] if row["data_set"] == "gsm8k"][:2]
+    assert [(row["without"], row["with"]) for row in gains] == [(0.5, 0.6), (0.25, 0.35)]
+    assert {row["single"] for row in found["votes"] if row["data_set"] == "gsm8k"} == {0.25}
+    told = [chart["shows"] for chart in found["charts"] if "accuracy" in chart["file"]]
+    assert told and not any("sampling" in words or "calculator" in words for words in told)
+
+
 def test_the_choice_is_on_the_page_and_marked_in_the_charts(built, out):
     (one,) = built["selections"]
     assert (one["run"], one["step"], one["by"]) == ("small", 200, "out_of_distribution")

@@ -1,6 +1,7 @@
 """Retries, rests and refusals, against a server that misbehaves; the key stays where it is."""
 
 import asyncio
+import dataclasses
 import datetime
 import json
 import time
@@ -81,6 +82,48 @@ def test_after_all_attempts_it_gives_up():
     with Once("error", times=9) as server, pytest.raises(Transient, match="status 500"):
         ask(server.url, attempts=2)
     assert len(server.requests) == 2
+
+
+def test_what_came_instead_is_told_and_the_first_time_at_once():
+    with Server(faults=["no_choices"], rate=1.0) as server:
+        said = []
+
+        async def run():
+            client = Client(
+                server.url, KEY, timeout=5, attempts=2, pace=Pace(), connections=1, say=said.append
+            )
+            try:
+                await client.ask("/completions", PAYLOAD, wire.choices, lambda _: None)
+            finally:
+                await client.close()
+
+        with pytest.raises(Transient, match=r"no completion \(expected an object with 'choices'"):
+            asyncio.run(run())
+    assert len(said) == 1 and "an attempt failed: no completion (expected" in said[0]
+
+
+def test_an_attempt_that_is_interrupted_may_be_charged():
+    lost = []
+
+    async def run(url):
+        client = Client(url, None, timeout=60, attempts=2, pace=Pace(), connections=1)
+        asking = asyncio.create_task(client.ask("/completions", PAYLOAD, wire.choices, lost.append))
+        await asyncio.sleep(0.2)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await client.close()
+
+    with Server(faults=["hangs"], rate=1.0) as server:
+        asyncio.run(run(server.url))
+    assert lost == ["interrupted"]
+
+
+@pytest.mark.parametrize("key", ["x", "0", "token", "text"])
+def test_a_word_that_stands_for_a_key_is_left_in_replies(key):
+    with Server() as server:
+        body, choices, _, _ = ask(server.url, key=key, payload={**PAYLOAD, "logprobs": 2})
+    assert wire.choices(json.loads(body)) == choices
 
 
 def test_a_rest_that_the_server_asks_for_is_kept_by_all():
@@ -261,7 +304,22 @@ def test_a_tally():
     found = tally.summary()
     assert (found["first_sample_accuracy"], found["majority_accuracy"]) == (0.0, 1.0)
     assert found["pass_at_k"] == pytest.approx({"1": 0.5, "2": 5 / 6, "4": 1.0})
+    assert found["questions_without_gold"] == 0
     assert summary.histogram({"a": 2, "b": 2, "c": 1}, 5) == {"0": 2, "1": 1, "2": 2}
+
+
+def test_answers_without_a_gold_answer_are_neither_right_nor_wrong():
+    from specialize_jax.decoding.voting import majority_vote
+
+    tally = summary.Tally(majority_vote)
+    unknown = dataclasses.replace(question(), id="unknown", answer="")
+    assert not tally.add(unknown, 0, "The answer is 3")
+    found = tally.summary()
+    assert found["samples"] == 1 and "first_sample_accuracy" not in found
+    tally.add(question(), 0, "The answer is 3")
+    found = tally.summary()
+    assert (found["questions"], found["samples"], found["questions_without_gold"]) == (2, 2, 1)
+    assert found["first_sample_accuracy"] == found["right_samples"] == 1.0
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -8,8 +8,10 @@ import pytest
 from etils import epath
 
 from specialize_jax.schemas import SchemaError, folders, records
-from specialize_jax.teacher import importers
+from specialize_jax.teacher import importers, wire
 from specialize_jax.teacher import records as record_files
+from specialize_jax.teacher import steps as steps_of
+from specialize_jax.teacher.importers import top5
 from tests.real_data import data_dir
 
 
@@ -156,15 +158,24 @@ def test_only_newlines_end_a_line_and_other_encodings_are_named(tmp_path):
     ],
 )
 def test_token_strings_of_the_old_api(shown, expected):
-    assert importers.token_to_bytes(shown) == expected
+    assert steps_of.token_to_bytes(shown) == expected
 
 
 def test_candidates_without_mass_are_dropped_and_rounding_is_forgiven():
-    names, logprobs, dropped = importers.candidates([["a", 0.4], ["b", 0.6006], ["c", 0.0]], "here")
-    assert (names, dropped) == ([b"b", b"a"], 1)
+    made = top5.choice([[["a", 0.4], ["a", 0.4], ["b", 0.6006], ["c", 0.0]]], "here")
+    found = wire.tokens(made, most=5)
+    names, logprobs = zip(*found.topk[0], strict=True)
+    assert (names, found.counts["without_mass"]) == ((b"b", b"a"), 1)
     assert math.fsum(map(math.exp, logprobs)) == pytest.approx(1)
-    with pytest.raises(SchemaError, match="here: candidate mass 1.0100"):
-        importers.candidates([["a", 0.41], ["b", 0.6]], "here")
+    with pytest.raises(SchemaError, match="here: step 0: candidate mass 1.0100"):
+        top5.choice([[["a", 0.41], ["a", 0.41], ["b", 0.6]]], "here")
+
+
+def test_candidates_of_the_same_bytes_are_one():
+    pairs = [("a", 0.5), ("b", 0.3), ("a", 0.1), ("b", 0.3)]
+    names, logprobs, _ = steps_of.clean([(name.encode(), math.log(share)) for name, share in pairs])
+    assert names == [b"a", b"b"]
+    assert list(map(math.exp, logprobs)) == pytest.approx([0.6, 0.3])
 
 
 def test_real_codex_records():

@@ -236,8 +236,11 @@ def test_prompt_logprobs():
         (b"\n", 10, -0.2),
     ]
     assert names.candidates(steps[0].candidates, decode) == ([(b" x", -3.0), (b"The", -0.1)], 0)
-    with pytest.raises(wire.BadReply, match="does not score prompts"):
+    with pytest.raises(wire.NoScores, match="no 'prompt_logprobs'"):
         wire.prompt_steps({"choices": [{"text": ""}]})
+    for odd in ([], {"choices": [{"prompt_logprobs": [None, {"x": {"logprob": -1.0}}]}]}):
+        with pytest.raises(wire.BadReply, match="as vLLM sends them"):
+            wire.prompt_steps(odd)
 
 
 def bytes_of(*strings):
@@ -391,3 +394,52 @@ def test_names_of_a_step_that_its_id_belies():
     found = read(chat(entries, "The \u00d7", token_ids=[7, 8, 9]), decode)
     assert (found.values, found.ids) == ([b"The", b" \xc3", b"\x97"], [7, 8, 9])
     assert found.topk == [[(b" x", HALF)], [], []]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 4.0}, (3, 4)),
+        ({"prompt_tokens": "3", "completion_tokens": None}, (None, None)),
+        ({"prompt_tokens": -3, "completion_tokens": math.nan}, (None, None)),
+        ([1], (None, None)),
+        (None, (None, None)),
+    ],
+)
+def test_what_a_reply_says_that_it_took(value, expected):
+    assert wire.usage(value) == expected
+
+
+@pytest.mark.parametrize("indices", [("0", 1), ("1", "0")])
+def test_an_index_may_be_a_string(indices):
+    body = {"choices": [{"index": i, "text": str(i), "finish_reason": {}} for i in indices]}
+    assert [choice.text for choice in wire.choices(body)] == ["0", "1"]
+    assert [choice.finish_reason for choice in wire.choices(body)] == ["unknown"] * 2
+
+
+def test_candidates_that_are_none_are_left_out():
+    """Replies are kept before candidates are read: what is odd in them must not end a run."""
+    entries = [
+        {"token": "a", "logprob": -1.0, "bytes": [97]},
+        {"token": "b", "logprob": None},
+        {"token": "c"},
+        {"token": "d", "bytes": "d", "logprob": -1.0},
+        {"logprob": -1.0},
+        7,
+    ]
+    assert names.candidates(entries, None) == (
+        [(b"a", -1.0), (b"b", -math.inf), (b"c", -math.inf)],
+        2,
+    )
+    assert names.candidates({"a": "x", "b": -2.0}, None)[0] == [(b"a", -math.inf), (b"b", -2.0)]
+    assert names.candidates("none", None) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "odd", ["none", [7], [{"token": "The"}], [{"token": "The", "logprob": None}] * 2, {"The": "x"}]
+)
+def test_odd_candidates_are_no_reason_to_ask_again(odd):
+    body = chat([("The", b"The", [])], "The")
+    body["choices"][0]["logprobs"]["content"][0]["top_logprobs"] = odd
+    assert read(body).topk == [[]]
+    assert read(completions(["The"], top=[odd])).topk == [[]]

@@ -20,9 +20,8 @@ from specialize_jax.data.aligning import checks, modes
 from specialize_jax.data.aligning.columns import Columns
 from specialize_jax.data.aligning.modes import Targets
 from specialize_jax.data.aligning.totals import Totals, rendered
-from specialize_jax.schemas import SchemaError, aligned, folders, records
+from specialize_jax.schemas import SchemaError, aligned, faults, folders, records
 
-ON_ERROR = ("fail", "skip")
 # Key of the part's own statistics and settings in the Parquet metadata.
 _METADATA = b"specialize_jax"
 
@@ -69,8 +68,7 @@ class Settings:
             raise ValueError(f"--k_out: expected at least 1, got {k_out}")
         if mode not in alignment.MODES:
             raise ValueError(f"mode must be one of {', '.join(alignment.MODES)}, got {mode!r}")
-        if on_error not in ON_ERROR:
-            raise ValueError(f"--on_error: expected one of {', '.join(ON_ERROR)}, got {on_error!r}")
+        faults.check_on_error(on_error)
         student = _load(student_tokenizer)
         if not isinstance(student, tokenizers.SentencePieceTokenizer):
             raise ValueError(

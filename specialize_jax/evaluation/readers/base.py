@@ -1,5 +1,6 @@
 """What a test set is, and the table of those that are known by name."""
 
+import collections
 import dataclasses
 import os
 import random
@@ -25,7 +26,8 @@ class Question:
       question: its text.
       answer: the gold answer as the set gives it.
       kind: one of `answers.KINDS`.
-      row: its place in the source file, from 0.
+      row: its place in the source file, from 0; files know a question by it. `read` numbers the
+        questions of a set in which all are left at 0.
       source: the row itself, as JSON values.
     """
 
@@ -142,7 +144,8 @@ def read(
       Every question, in the order of the file.
 
     Raises:
-      ValueError: unknown name or split; lists the choices.
+      ValueError: unknown name or split; lists the choices. Or two questions have the same id or
+        row.
       FileNotFoundError: the file is not there; names it and says how to give the folder.
       SchemaError: the file is malformed; names the line or item.
     """
@@ -155,7 +158,25 @@ def read(
         raise FileNotFoundError(
             f"no data folder given for '{name}': pass --data_dir or set {DATA_DIR_VARIABLE}"
         )
-    return found.read(data_dir, split)
+    return _told_apart(name, found.read(data_dir, split))
+
+
+def _told_apart(name: str, questions: Sequence[Question]) -> list[Question]:
+    """Returns the questions of a set, with rows where it gives none.
+
+    Raises:
+      ValueError: two of them have the same id or row.
+    """
+    if not any(question.row for question in questions):
+        questions = [dataclasses.replace(one, row=row) for row, one in enumerate(questions)]
+    for key in ("id", "row"):
+        counts = collections.Counter(getattr(question, key) for question in questions)
+        if repeated := [value for value, count in counts.items() if count > 1]:
+            raise ValueError(
+                f"set '{name}': expected another {key} for every question, got "
+                f"{repeated[0]!r} {counts[repeated[0]]} times"
+            )
+    return list(questions)
 
 
 def exemplars(name: str, data_dir: epath.PathLike | None = None) -> tuple[str, str]:
