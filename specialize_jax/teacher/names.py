@@ -9,12 +9,14 @@ Servers name tokens in three ways. The surest counts:
 | string | `" the"`, `bytes: \xc3`            | UTF-8; old servers escape parts of it     |
 
 A string with U+FFFD stands for bytes that were lost, and several tokens may share it; some servers
-send its three bytes as `bytes`. Such a name is ambiguous: nothing may be learned from it. So is an
-empty one: tokens that write nothing (padding, end of sequence) would all share it. By its id the
-end of a text has a name, as records spell it.
+send its three bytes as `bytes`. vLLM (0.32) sends an empty string for a token that ends within a
+character, and the whole character as the name of the token that completes it; others name so what
+writes nothing (padding, end of sequence). Such names are ambiguous: nothing may be learned from
+them. By its id the end of a text has a name, as records spell it.
 """
 
 import functools
+import heapq
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -102,8 +104,21 @@ def read(
         return Name(decode(token_id), token_id)
     if raw is None:
         return Name(_bytes_of(string), token_id, sound(string))
-    value = bytes(raw)
-    return Name(None if _LOST in value else value, token_id, string)
+    return Name(_sure(bytes(raw)), token_id, string)
+
+
+def agrees(
+    string: str, raw: Sequence[int] | None, token_id: int | None, decode: Decode | None
+) -> bool:
+    """Whether the names of a step can be believed, as far as an id beside its own tells.
+
+    vLLM's string for the end of a character is all of it, and so are those of the candidates. What
+    is no text, the end, may be spelled.
+    """
+    if token_id is None or decode is None or string.startswith(_ID_PREFIX):
+        return True
+    known = decode(token_id)
+    return not known or known == read(string, raw, None, None).bytes
 
 
 def sound(string: str) -> str:
@@ -113,14 +128,19 @@ def sound(string: str) -> str:
 
 @functools.lru_cache(2**17)  # a teacher says few strings, each again and again
 def _bytes_of(string: str) -> bytes | None:
-    value = token_to_bytes(sound(string))
-    return None if _LOST in value else value
+    return _sure(token_to_bytes(sound(string)))
+
+
+def _sure(value: bytes) -> bytes | None:
+    """Returns the bytes of a name; None where they do not tell those of the token."""
+    return None if not value or _LOST in value else value
 
 
 def fill(tokens: Sequence[Name], text: bytes) -> list[tuple[Name, int]] | None:
     """Gives ambiguous tokens the bytes that the text has in their place.
 
-    Where the text leaves open which byte belongs to which of several tokens, these become one.
+    Where the text leaves open which byte belongs to which of several tokens, these become one; and
+    so do tokens without a name and the one whose name is all of their bytes.
 
     Args:
       tokens: of a text; they may go on behind it (a stop sequence).
@@ -137,7 +157,7 @@ def fill(tokens: Sequence[Name], text: bytes) -> list[tuple[Name, int]] | None:
     done = []
     start = 0
     for end in range(1, len(places)):
-        if len(places[end]) == 1:
+        if len(places[end]) == 1 and places[end] != places[start]:
             (first,), (last,) = places[start], places[end]
             whole = tokens[start].id if end == start + 1 else None
             done.append((Name(text[first:last], whole), end - start))
@@ -145,6 +165,15 @@ def fill(tokens: Sequence[Name], text: bytes) -> list[tuple[Name, int]] | None:
     # A stop behind the text: nothing is learned from its bytes.
     behind = tokens[start:]
     return done + [(Name(token.bytes or b"?", token.id), 1) for token in behind]
+
+
+def sizes(token: Name) -> tuple[int, int]:
+    """Returns how many bytes of a text a token stands for at least and at most."""
+    if token.bytes is not None:
+        return len(token.bytes), len(token.bytes)
+    lost = token.string.count(_REPLACEMENT)
+    sure = len(token.string.encode()) - lost * len(_LOST)
+    return sure + lost, sure + 3 * max(lost, 1)
 
 
 def _places(tokens: Sequence[Name], text: bytes) -> list[set[int]] | None:
@@ -172,6 +201,11 @@ def _ends(token: Name, text: bytes, start: int) -> set[int]:
     """Returns where a token that begins at a place of a text may end."""
     if token.bytes is not None:
         return {start + len(token.bytes)} if text.startswith(token.bytes, start) else set()
+    if not token.string:  # its bytes come with a later token, or the text lost them
+        lost = 0
+        while text.startswith(_LOST, start + 3 * lost):
+            lost += 1
+        return {start + 3 * count for count in range(lost + 1)}
     ends = {start}
     for part in _LOST_PART.findall(token.string):
         if part[0] != _REPLACEMENT:
@@ -191,8 +225,17 @@ def _beyond_ascii(text: bytes, start: int, most: int) -> int:
     return size
 
 
+def is_ambiguous(string: str) -> bool:
+    """Whether a string does not tell the bytes of its token."""
+    return not string or _REPLACEMENT in sound(string)
+
+
 def candidates(
-    step: Any, decode: Decode | None, *, unnamed: bytes | None = None
+    step: Any,
+    decode: Decode | None,
+    most: int | None = None,
+    *,
+    unnamed: bytes | None = None,
 ) -> tuple[list[tuple[bytes, float]], int]:
     """Reads the candidates of a step, in any of the forms in which servers write them.
 
@@ -201,6 +244,7 @@ def candidates(
         `logprob` and perhaps `bytes` (chat), a dictionary id -> object with `logprob` and perhaps
         `decoded_token` (vLLM's `prompt_logprobs`), or None.
       decode: as for `read`.
+      most: how many of the most probable ones count; beyond them servers list the sampled token.
       unnamed: what a candidate with an empty name stands for; None where nobody knows.
 
     Returns:
@@ -209,19 +253,25 @@ def candidates(
     """
     known: list[tuple[bytes, float]] = []
     ambiguous = 0
-    for string, raw, token_id, logprob in _entries(step):
+    entries = _entries(step)
+    if most is not None and step is not None and len(step) > most:
+        entries = iter(heapq.nlargest(most, entries, key=lambda entry: _number(entry[-1])))
+    for string, raw, token_id, logprob in entries:
         if raw is None and token_id is None and not string.startswith(_ID_PREFIX):
             value = _bytes_of(string)  # what `read` says; millions of times
         else:
             value = _read_or_none(string, raw, token_id, decode)
-        value = value or (unnamed if value == b"" else None)
+        if value == b"" or not string:
+            value = value or unnamed
         if value is None:
             ambiguous += 1
-        elif isinstance(logprob, float | int):
-            known.append((value, 0.0 if logprob > 0 else logprob))
         else:
-            known.append((value, -math.inf))
+            known.append((value, min(_number(logprob), 0.0)))
     return known, ambiguous
+
+
+def _number(logprob: Any) -> float:
+    return logprob if isinstance(logprob, float | int) else -math.inf
 
 
 def _read_or_none(string: str, raw: Any, token_id: Any, decode: Decode | None) -> bytes | None:

@@ -235,11 +235,18 @@ class OwnScoring(Scoring):
 
 def _ending(steps: Sequence[wire.Step], text: bytes) -> list[wire.Step]:
     """Returns the last steps, which write a text; none where no token begins where it does."""
-    start = len(steps)
-    while text:
-        start -= 1
-        token = steps[start].name.bytes if start >= 0 else None
-        if token is None or not text.endswith(token):
-            return []
-        text = text[: len(text) - len(token)]
-    return list(steps[start:])
+    tokens = [step.name for step in steps]
+    least = most = 0
+    for start in range(len(tokens) - 1, -1, -1):
+        low, high = names.sizes(tokens[start])
+        least, most = least + low, most + high
+        if least > len(text):
+            break
+        # The name of a token may tell the bytes of those before it, which have none.
+        inside = start and tokens[start - 1].bytes is None and not tokens[start - 1].string
+        if inside or most < len(text):
+            continue
+        filled = names.fill(tokens[start:], text) or ()
+        if b"".join(name.bytes or b"" for name, _ in filled) == text:
+            return list(steps[start:])
+    return []

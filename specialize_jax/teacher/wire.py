@@ -7,8 +7,9 @@
 | prompt      | `prompt_logprobs`: a dict by id for every token of a prompt  | vLLM, for scoring  |
 
 What a server says is taken as far as it is sure (`names`). A sampled token keeps its own
-log-probability, whether or not it is among the candidates, and is not put among them; but for the
-one that ended the text, of which the candidates of its step are all that is kept.
+log-probability, whether or not it is among the candidates, and is not put among them; where a
+server put it there in a likelier one's place, it is taken out. But of the one that ended the text
+the candidates of its step are all that is kept.
 """
 
 import collections
@@ -147,10 +148,38 @@ def _chat(
         Step(
             names.read(entry["token"], entry.get("bytes"), token_id, decode),
             _logprob(entry["logprob"]),
-            entry.get("top_logprobs"),
+            _most_probable(entry) if _agrees(entry, token_id, decode) else None,
         )
         for entry, token_id in zip(content, same, strict=True)
     ]
+
+
+def _agrees(entry: Mapping[str, Any], token_id: int | None, decode: names.Decode | None) -> bool:
+    """Whether the names of a step's candidates can be believed; those with ids always can."""
+    listed = entry.get("top_logprobs")
+    first = listed[0] if isinstance(listed, list) and listed else None
+    has_ids = isinstance(first, Mapping) and first.get("id") is not None
+    return has_ids or names.agrees(entry["token"], entry.get("bytes"), token_id, decode)
+
+
+def _most_probable(entry: Mapping[str, Any]) -> Any:
+    """Returns the candidates of a step that are its most probable ones.
+
+    vLLM (0.32) lists the sampled token first and cuts the list behind K. So where it is the least
+    probable of them, likelier tokens may be missing.
+    """
+    listed = entry.get("top_logprobs")
+    if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in listed):
+        return listed or []
+    if not listed or listed[0].get("token") != entry["token"]:
+        return listed
+    return listed[1:] if _least_first([other.get("logprob") for other in listed]) else listed
+
+
+def _least_first(logprobs: Sequence[Any]) -> bool:
+    if len(logprobs) < 2 or not all(isinstance(p, float | int) for p in logprobs):
+        return False
+    return logprobs[0] < min(logprobs[1:])
 
 
 def _completions(
@@ -161,9 +190,30 @@ def _completions(
     top = logprobs.get("top_logprobs") or [None] * len(tokens)
     same = _ids(ids, len(tokens))
     return [
-        Step(names.read(token, None, token_id, decode), _logprob(logprob), candidates)
+        Step(
+            names.read(token, None, token_id, decode),
+            _logprob(logprob),
+            _likelier(token, candidates)
+            if isinstance(candidates, dict)
+            and candidates
+            and names.agrees(token, None, token_id, decode)
+            else None,
+        )
         for token, logprob, candidates, token_id in zip(tokens, own, top, same, strict=True)
     ]
+
+
+def _likelier(token: str, candidates: Mapping[str, float]) -> Mapping[str, float]:
+    """Returns the candidates of a step without a sampled token that may be beyond them.
+
+    vLLM lists it first, and further tokens than K if it is none of them. That cannot be counted
+    where tokens share a key, as those without a name do.
+    """
+    if next(iter(candidates)) != token or not _least_first(list(candidates.values())):
+        return candidates
+    if not any(map(names.is_ambiguous, candidates)):
+        return candidates
+    return {name: logprob for name, logprob in candidates.items() if name != token}
 
 
 def _ids(ids: Sequence[int] | None, count: int) -> Sequence[int | None]:
@@ -264,12 +314,18 @@ def _steps(choice: Choice, counts: collections.Counter[str]) -> tuple[list[Step]
 
     The second of these only where the server has no name for what ended the text: it gets one.
     """
-    steps = [step for step in choice.steps or () if step.name.bytes != b""]
-    counts["special"] = len(choice.steps or ()) - len(steps)
-    if not counts["special"] or not choice.steps or choice.finish_reason == "length":
+    everything = choice.steps or []
+    steps = [step for step in everything if step.name.bytes != b""]
+    counts["special"] = len(everything) - len(steps)
+    last = everything[-1] if everything else None
+    if last is None or last.name.bytes or (last.name.bytes is None and last.name.string):
         return steps, None
-    last = choice.steps[-1]
-    if last.name.bytes != b"":
+    if last.name.bytes is None:
+        if choice.text.endswith("\ufffd"):
+            return steps, None
+        steps.pop()  # it is not in the text
+        counts["special"] += 1
+    if choice.finish_reason == "length":
         return steps, None
     counts["special"] -= 1
     end = last._replace(name=last.name._replace(bytes=names.END))
@@ -309,7 +365,7 @@ def _candidates(
     unnamed: Step | None,
 ) -> list[tuple[bytes, float]]:
     end = names.END if step is unnamed else None
-    known, ambiguous = names.candidates(step.candidates, decode, unnamed=end)
+    known, ambiguous = names.candidates(step.candidates, decode, most, unnamed=end)
     counts["ambiguous"] += ambiguous
     try:
         order, logprobs, without = clean(known, most=most)

@@ -1,6 +1,7 @@
 """What servers send, in their three forms: ids before bytes before strings, nothing guessed."""
 
 import math
+import types
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from specialize_jax import tokenizers
 from specialize_jax.schemas import NO_LOGPROB
-from specialize_jax.teacher import names, wire
+from specialize_jax.teacher import first_look, names, sampling, wire
+from specialize_jax.teacher.client import Refused
 from specialize_jax.teacher.names import Name
 from tests.real_data import data_dir
 
@@ -241,6 +243,159 @@ def test_prompt_logprobs():
             wire.prompt_steps(odd)
 
 
+def bytes_of(*strings):
+    """As vLLM's chat form has it: the bytes of the strings that it sends."""
+    return [(string, string.encode(), []) for string in strings]
+
+
+@pytest.mark.parametrize(
+    ("strings", "text", "values", "merged"),
+    [
+        # vLLM 0.32, a random GPT-2: a token that ends within a character has no name, and the one
+        # that completes it the whole character's.
+        ([" caf", "", "\u00e9", "12"], " caf\u00e912", [b" caf", b"\xc3\xa9", b"12"], 2),
+        (["n", "", "", "\u65e5", " the"], "n\u65e5 the", [b"n", "\u65e5".encode(), b" the"], 3),
+        (["", "\ufffd "], "\u00e9 ", ["\u00e9 ".encode()], 2),
+        # What never became one is a U+FFFD of the text; several may share it.
+        (["er", "", "ing"], "er\ufffding", [b"er", b"\xef\xbf\xbd", b"ing"], 0),
+        (["", "", "\u00e9"], "\ufffd\u00e9", [b"\xef\xbf\xbd", b"\xc3\xa9"], 2),
+        (["a", "", "", "b"], "a\ufffdb", [b"a", b"\xef\xbf\xbd", b"b"], 2),
+        # At the end it is not in the text at all.
+        ([" the answe", "", "<|endoftext|>"], " the answe", [b" the answe"], 0),
+        (["3", ""], "3", [b"3"], 0),
+        ([""], "", [], 0),
+    ],
+)
+@pytest.mark.parametrize("form", ["completions", "chat"])
+def test_tokens_without_a_name(form, strings, text, values, merged):
+    body = completions(strings, text) if form == "completions" else chat(bytes_of(*strings), text)
+    found = read(body)
+    assert (found.values, found.counts["merged"]) == (values, merged)
+    assert sum(found.logprobs) == pytest.approx(HALF * (len(values) - bool(merged) + merged))
+    if form == "completions" and merged:
+        assert [] in found.topk
+
+
+def test_candidates_without_a_name_are_ambiguous():
+    step = {"": -3.1, "r": -2.2, "Q": -2.3}
+    assert names.candidates(step, None) == ([(b"r", -2.2), (b"Q", -2.3)], 1)
+    step = [
+        {"token": "", "bytes": [], "logprob": -3.1},
+        {"token": "r", "bytes": [114], "logprob": -2},
+    ]
+    assert names.candidates(step, None) == ([(b"r", -2)], 1)
+
+
+@pytest.mark.parametrize(
+    ("sampled", "listed", "kept"),
+    [
+        # vLLM 0.32 in chat form lists the sampled token first and cuts the list behind K.
+        (("S", -3.33), [("S", -3.33), ("ing", -2.26), (" the", -2.84)], ["ing", " the"]),
+        (("S", -2.5), [("S", -2.5), ("ing", -2.26), (" the", -2.84)], ["ing", "S", " the"]),
+        # A server that lists by probability has the most probable ones.
+        (("S", -3.33), [("ing", -2.26), (" the", -2.84), ("S", -3.33)], ["ing", " the", "S"]),
+        (("S", -3.33), [("S", -3.33)], ["S"]),
+        (("S", -3.33), [("S", -3.33), ("ing", -2.26), (" the", -9999.0)], ["ing", "S"]),
+    ],
+)
+def test_a_sampled_token_in_a_likelier_ones_place(sampled, listed, kept):
+    entry = {"token": sampled[0], "logprob": sampled[1], "bytes": None}
+    entry["top_logprobs"] = [{"token": name, "logprob": p} for name, p in listed]
+    choice = {"message": {"content": sampled[0]}, "logprobs": {"content": [entry]}}
+    found = read({"choices": [choice]})
+    assert found.logprobs == [sampled[1]]
+    assert [name.decode() for name, _ in found.topk[0]] == kept
+
+
+def scored(strings, answer):
+    """Returns what is read of an answer behind a prompt of the strings' first."""
+    body = {"choices": [{"prompt_logprobs": [None]}]}
+    for number, string in enumerate(strings[1:]):
+        body["choices"][0]["prompt_logprobs"].append(
+            {str(number): {"logprob": HALF, "decoded_token": string}}
+        )
+    asked = sampling.Scoring("m", {"q": [answer]})
+    question = types.SimpleNamespace(id="q")
+    (choice,) = asked.read(body, question, (0,), None)
+    return wire.tokens(choice, most=5)
+
+
+@pytest.mark.parametrize(
+    ("strings", "answer", "values", "logprob"),
+    [
+        (["Q", ":", "\n", "", "\u00e9", "12"], "\u00e912", [b"\xc3\xa9", b"12"], 3 * HALF),
+        (["Q", "", "\u00e9", "1", "2", "", "\u00e9"], "2\u00e9", [b"2", b"\xc3\xa9"], 3 * HALF),
+        (["Q", "", "\u00e9", "1"], "1", [b"1"], HALF),
+    ],
+)
+def test_scored_answers_with_tokens_without_a_name(strings, answer, values, logprob):
+    found = scored(strings, answer)
+    assert found.values == values and sum(found.logprobs) == pytest.approx(logprob)
+
+
+def test_a_scored_answer_begins_where_a_token_begins():
+    assert scored(["Q", ":12", "3"], "23") is None
+    assert scored(["Q", "", "\u00e9"], "\u00e9\u00e9") is None
+
+
+def test_candidates_are_counted_before_those_without_a_name_are_left_out():
+    """By ids vLLM lists K tokens and the sampled one, which is none of them."""
+    step = {"5": -9.0, "1": -1.0, "2": -2.0, "3": -3.0}
+    names_of = {"5": "w", "1": "P", "2": "", "3": "\u00b1"}
+    entries = {i: {"logprob": p, "decoded_token": names_of[i]} for i, p in step.items()}
+    assert names.candidates(entries, None, 3) == ([(b"P", -1.0), ("\u00b1".encode(), -3.0)], 1)
+
+
+@pytest.mark.parametrize(
+    ("top", "kept"),
+    [
+        # Two tokens without a name have one key, so that the sampled one is not the fourth.
+        ({"S": -4.0, "": -1.5, "i": -1.0}, ["i"]),
+        ({"S": -1.2, "": -1.5, "i": -1.0}, ["i", "S"]),
+        ({"S": -4.0, "a": -1.5, "i": -1.0}, ["i", "a", "S"]),
+        ({"i": -1.0, "": -1.5, "S": -4.0}, ["i", "S"]),
+    ],
+)
+def test_a_sampled_token_beside_candidates_without_a_name(top, kept):
+    found = read(completions(["S"], top=[top]), most=3)
+    assert [name.decode() for name, _ in found.topk[0]] == kept
+
+
+@pytest.mark.parametrize(
+    ("replies", "message"),
+    [
+        # Names that lost their spaces: an answer of one word does not hide it.
+        ([(["12"], "12"), (["a", "caf"], "a caf")], r"tokens are not its text: \[b'a', b'caf'\]"),
+        ([(["a", "", "b"], "a caf")], "tokens are not its text"),
+        # What the text lost is no fault of names.
+        ([(["12"], "12"), (["token_id:8", "token_id:11"], " \ufffd x")], None),
+        ([(["12"], "12"), (["a", "", "b"], "a caf")], None),
+        # An empty answer tells what stands behind it.
+        ([(["<|endoftext|>"], "")], None),
+    ],
+)
+def test_the_first_look_at_tokens(replies, message):
+    found = []
+    for tokens, text in replies:
+        known = None if "token_id" not in tokens[0] else decode
+        found += wire.choices(completions(tokens, text), known)
+    if message is None:
+        assert first_look.check(found, top_logprobs=1, decode=decode) is None
+    else:
+        with pytest.raises(Refused, match=message):
+            first_look.check(found, top_logprobs=1, decode=decode)
+
+
+def test_names_of_a_step_that_its_id_belies():
+    """Strings of vLLM beside `token_ids`: the end of a character is called by all of it."""
+    top = [[(" x", b" x", HALF)], [("\u00d6", "\u00d6".encode(), HALF)], [("\n", b"\n", HALF)]]
+    names_sent = [("The", b"The"), ("", b""), ("\u00d7", "\u00d7".encode())]
+    entries = [(*name, listed) for name, listed in zip(names_sent, top, strict=True)]
+    found = read(chat(entries, "The \u00d7", token_ids=[7, 8, 9]), decode)
+    assert (found.values, found.ids) == ([b"The", b" \xc3", b"\x97"], [7, 8, 9])
+    assert found.topk == [[(b" x", HALF)], [], []]
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -278,3 +433,13 @@ def test_candidates_that_are_none_are_left_out():
     )
     assert names.candidates({"a": "x", "b": -2.0}, None)[0] == [(b"a", -math.inf), (b"b", -2.0)]
     assert names.candidates("none", None) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "odd", ["none", [7], [{"token": "The"}], [{"token": "The", "logprob": None}] * 2, {"The": "x"}]
+)
+def test_odd_candidates_are_no_reason_to_ask_again(odd):
+    body = chat([("The", b"The", [])], "The")
+    body["choices"][0]["logprobs"]["content"][0]["top_logprobs"] = odd
+    assert read(body).topk == [[]]
+    assert read(completions(["The"], top=[odd])).topk == [[]]
