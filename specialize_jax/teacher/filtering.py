@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from specialize_jax import answers
-from specialize_jax.teacher import collect, names, wire
+from specialize_jax.teacher import answer_tokens, collect, names, wire
 
 # 2301.12726's code cuts a text behind its first line that holds these words.
 _ANSWER_LINE = re.compile(r"answer is[^\n]*")
@@ -62,10 +62,12 @@ def sample(
       echo: tokens at the front that repeat the end of the prompt; they are not learned.
 
     Returns:
-      The answer and counts of what was left out of it (`wire.Tokens.counts`, and "no_tokens" 1
-      where it lacks log-probabilities), or the reason why it is dropped.
+      The answer and counts of what was left out of it (`answer_tokens.Tokens.counts`, and
+      "no_tokens" 1 where it lacks log-probabilities), or the reason why it is dropped.
     """
-    tokens = wire.tokens(choice, most=top_logprobs, decode=decode) if choice.steps else None
+    tokens = (
+        answer_tokens.tokens(choice, most=top_logprobs, decode=decode) if choice.steps else None
+    )
     try:
         text = b"".join(tokens.values).decode() if tokens else choice.text
     except UnicodeDecodeError:  # cut within a character
@@ -80,7 +82,7 @@ def sample(
         plain = collect.Sample(prompt, [], [], [], 0, finish, text=target)
         return plain, collections.Counter(no_tokens=1)
     start = next(i for i, t in enumerate(tokens.values) if i >= echo and t.strip())
-    last = wire.boundary(tokens.values, len(text[:end].encode()))
+    last = answer_tokens.boundary(tokens.values, len(text[:end].encode()))
     while last > start and not _ends_well(tokens.values[start:last]):
         last -= 1
     if last <= start:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from specialize_jax.teacher import names, wire
+from specialize_jax.teacher import answer_tokens, names, wire
 from specialize_jax.teacher.client import Client, Refused
 from specialize_jax.teacher.collect import Question
 from specialize_jax.teacher.sampling import Sampling
@@ -38,7 +38,7 @@ def check(
             f"{top_logprobs} most probable tokens of every step): let it send them, try the other "
             "--api, or collect text alone by --top_logprobs 0"
         )
-    read = [wire.tokens(choice, most=top_logprobs, decode=decode) for choice in choices]
+    read = [answer_tokens.tokens(choice, most=top_logprobs, decode=decode) for choice in choices]
     _check_text(choices, read)
     found = [tokens for tokens in read if tokens is not None]
     # The step behind an answer is one of it: the answer may be empty.
@@ -53,7 +53,9 @@ def check(
     return None
 
 
-def _check_text(choices: Sequence[wire.Choice], read: Sequence[wire.Tokens | None]) -> None:
+def _check_text(
+    choices: Sequence[wire.Choice], read: Sequence[answer_tokens.Tokens | None]
+) -> None:
     """Checks that tokens are the text.
 
     One answer that fails is enough, if all of its tokens have names and its text lost nothing:

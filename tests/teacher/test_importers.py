@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from specialize_jax.schemas import SchemaError, folders, records
-from specialize_jax.teacher import importers, wire
+from specialize_jax.teacher import answer_tokens, importers
 from specialize_jax.teacher import records as record_files
 from specialize_jax.teacher import steps as steps_of
 from specialize_jax.teacher.importers import top5
@@ -163,7 +163,7 @@ def test_token_strings_of_the_old_api(shown, expected):
 
 def test_candidates_without_mass_are_dropped_and_rounding_is_forgiven():
     made = top5.choice([[["a", 0.4], ["a", 0.4], ["b", 0.6006], ["c", 0.0]]], "here")
-    found = wire.tokens(made, most=5)
+    found = answer_tokens.tokens(made, most=5)
     names, logprobs = zip(*found.topk[0], strict=True)
     assert (names, found.counts["without_mass"]) == ((b"b", b"a"), 1)
     assert math.fsum(map(math.exp, logprobs)) == pytest.approx(1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from specialize_jax import tokenizers
 from specialize_jax.schemas import NO_LOGPROB
-from specialize_jax.teacher import first_look, names, sampling, wire
+from specialize_jax.teacher import answer_tokens, first_look, names, sampling, wire
 from specialize_jax.teacher.client import Refused
 from specialize_jax.teacher.names import Name
 from tests.real_data import data_dir
@@ -51,7 +51,7 @@ def chat(entries, text, **more):
 
 def read(body, decode=None, most=5):
     (choice,) = wire.choices(body, decode)
-    return wire.tokens(choice, most=most, decode=decode)
+    return answer_tokens.tokens(choice, most=most, decode=decode)
 
 
 def test_escaped_strings_of_the_old_api():
@@ -137,9 +137,9 @@ def test_a_stop_behind_the_text_is_cut_off_and_its_candidates_kept():
 
 
 def test_the_end_of_an_answer_is_not_lost_with_its_token():
-    assert wire.boundary([b"is", b" 8\n"], 4) == 2
-    assert wire.boundary([b"is", b" 8", b".\n"], 5) == 2
-    assert wire.boundary([b"is", b" 8"], 4) == 2
+    assert answer_tokens.boundary([b"is", b" 8\n"], 4) == 2
+    assert answer_tokens.boundary([b"is", b" 8", b".\n"], 5) == 2
+    assert answer_tokens.boundary([b"is", b" 8"], 4) == 2
 
 
 def test_the_sampled_token_keeps_its_own_logprob_and_is_not_put_among_the_candidates():
@@ -317,7 +317,7 @@ def scored(strings, answer):
     asked = sampling.Scoring("m", {"q": [answer]})
     question = types.SimpleNamespace(id="q")
     (choice,) = asked.read(body, question, (0,), None)
-    return wire.tokens(choice, most=5)
+    return answer_tokens.tokens(choice, most=5)
 
 
 @pytest.mark.parametrize(
