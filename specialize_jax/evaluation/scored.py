@@ -1,9 +1,10 @@
 """What each checkpoint of a run got right, question by question, from its evaluation files.
 
 Reads `MODEL_DIR/eval/<step>/results_*.json` and the samples beside them, and nothing else. Where a
-task was evaluated more than once, the latest evaluation counts that decoded as at every other
-checkpoint; where there is none such, the latest: a vote of samples at the last checkpoint alone
-does not take its greedy answers away.
+task was evaluated more than once, an evaluation counts that decoded as at every other checkpoint,
+of several the one of the most questions, and of these the latest. Where there is none such, the
+rest of that rule chooses: neither a vote of samples at the last checkpoint nor a look at a few
+questions takes the greedy answers away.
 """
 
 import json
@@ -30,6 +31,7 @@ class Task(NamedTuple):
       split: name of the set's split in `splits`; None where it has none.
       calculator: that computed in its answers, or `NO_CALCULATOR`.
       decoding: how they were decoded; equal texts for equal ways.
+      questions: how many were scored.
       samples: the file of its answers.
     """
 
@@ -40,6 +42,7 @@ class Task(NamedTuple):
     split: str | None
     calculator: str
     decoding: str
+    questions: int
     samples: epath.Path
 
 
@@ -122,7 +125,7 @@ def checkpoints(
     ways = _common_ways(list(asked.values()))
     found = []
     for step, tasks in asked.items():
-        last = {task.name: task for task in tasks}  # of several evaluations the last
+        last = {task.name: task for task in tasks}
         kept = {t.name: t for t in tasks if t.decoding == ways.get(t.name, t.decoding)}
         notes += [
             f"step {step}: {name} was evaluated again, decoded in another way than all; "
@@ -137,10 +140,10 @@ def checkpoints(
 def _common_ways(asked: Sequence[Sequence[Task]]) -> dict[str, str]:
     """Returns task -> the way of decoding that all checkpoints share which have the task.
 
-    Of several the one that is the latest at the first checkpoint.
+    Of several the last one of the first checkpoint.
 
     Args:
-      asked: of each checkpoint, by time.
+      asked: of each checkpoint, as `_read` orders them.
     """
     ways: dict[str, list[str]] = {}
     for tasks in asked:
@@ -173,7 +176,10 @@ def _steps(folder: epath.Path) -> list[epath.Path]:
 
 
 def _read(folder: epath.Path) -> tuple[list[Task], tuple[epath.Path, ...]]:
-    """Returns all tasks of all evaluations of a checkpoint, by time, and the results files."""
+    """Returns all tasks of all evaluations of a checkpoint, and the results files.
+
+    Those of the most questions are the last, and of these the latest.
+    """
     paths = sorted(folder.glob("results_*.json"), key=lambda path: path.name)
     tasks = []
     for path in paths:
@@ -181,11 +187,19 @@ def _read(folder: epath.Path) -> tuple[list[Task], tuple[epath.Path, ...]]:
         found = results.read_results(path)
         decoding = json.dumps(found["config"].get("gen_kwargs"), sort_keys=True)
         for name, config in found["configs"].items():
-            tasks.append(_task(name, config, decoding, folder / f"samples_{name}_{stamp}.jsonl"))
-    return tasks, tuple(paths)
+            scored = found["n-samples"][name]["effective"]
+            samples = folder / f"samples_{name}_{stamp}.jsonl"
+            tasks.append(_task(name, config, decoding, scored, samples))
+    return sorted(tasks, key=lambda task: task.questions), tuple(paths)
 
 
-def _task(name: str, config: Mapping[str, str | None], decoding: str, samples: epath.Path) -> Task:
+def _task(
+    name: str,
+    config: Mapping[str, str | None],
+    decoding: str,
+    questions: int,
+    samples: epath.Path,
+) -> Task:
     data_set = config.get("dataset") or name
     split = config.get("validation_rows", data_set)
     return Task(
@@ -196,6 +210,7 @@ def _task(name: str, config: Mapping[str, str | None], decoding: str, samples: e
         split=split if split in splits.NAMES else None,
         calculator=config.get("calculator") or NO_CALCULATOR,
         decoding=decoding,
+        questions=questions,
         samples=samples,
     )
 

@@ -136,6 +136,17 @@ def test_answers_with_and_without_a_calculator_are_not_mixed(tmp_path):
         selected.build(tmp_path / "b")
 
 
+def test_a_later_look_at_a_few_questions_does_not_count(tmp_path):
+    beams = {"generation": runs.GREEDY | {"num_beams": 2}}
+    for step, right in ((1, 5), (2, 12)):
+        few = dict.fromkeys(range(3), float(step == 1))
+        runs.write(tmp_path, {"own": _own(right)}, step=step)
+        runs.write(tmp_path, {"own": few}, step=step, date=1.0, **beams)
+        runs.write(tmp_path, {"own": few}, step=step, date=2.0)
+    value = selected.build(tmp_path)
+    assert [row["score"]["value"] for row in value["checkpoints"]] == [5 / 20, 12 / 20]
+
+
 def test_votes_at_the_last_checkpoint_leave_the_greedy_answers_of_all_in_place(tmp_path):
     sampled = {"generation": runs.GREEDY | {"num_return_sequences": 8}}
     runs.write(tmp_path, {"own": _own(3)}, step=1)
