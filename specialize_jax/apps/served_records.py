@@ -91,7 +91,7 @@ def _info(
         "sampling": settings,
         "logprobs_temperature": _included(args, plan, measured),
         "prompt_template_sha256": settings["prompt_template_sha256"],
-        "source": f"specialize-jax collect from {measured.get('server', public(args.base_url))}",
+        "source": f"specialize-jax collect from {measured.get('server') or _asked(args)}",
         "filter": {**dataclasses.asdict(plan.rules), **used},
         "answers": {"wanted": wanted, "there": len(journal)},
         "stopped": outcome.stopped,
@@ -102,6 +102,10 @@ def _info(
             "cost": plan.budget.cost(prompt, completion),
         },
     }
+
+
+def _asked(args: argparse.Namespace) -> str:
+    return str(args.checkpoint or public(args.base_url))
 
 
 def _included(
