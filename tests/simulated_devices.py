@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _DEVICES = "--xla_force_host_platform_device_count"
+UNOPTIMISED = "--xla_backend_optimization_level=0"
 _PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=300"
 
 
@@ -32,7 +33,7 @@ def run(module: str, *flags: str, arguments: Sequence[object] = (), count: int =
     found = subprocess.run(
         [sys.executable, *flags, "-m", module, *map(str, arguments)],
         cwd=_ROOT,
-        env=environment() | {"XLA_FLAGS": f"{_PATIENCE} {_DEVICES}={count}"},
+        env=environment() | {"XLA_FLAGS": f"{UNOPTIMISED} {_PATIENCE} {_DEVICES}={count}"},
         capture_output=True,
         text=True,
         check=False,

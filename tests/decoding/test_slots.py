@@ -273,8 +273,7 @@ def _alone(model, params, question, sample, choose, halting):
     return tokens
 
 
-@pytest.mark.parametrize("family", ["t5", "gpt2"])
-@pytest.mark.parametrize("spare", [0, 4])
+@pytest.mark.parametrize(("family", "spare"), [("t5", 0), ("gpt2", 4)])
 def test_students_that_wait_for_the_host_answer_as_alone(family, spare):
     model, params = tiny.plain(family, **SHALLOW[family])
     halting = np.arange(40) % 3 == 0
