@@ -80,10 +80,10 @@ def test_log_probabilities_are_those_of_one_parallel_pass(post, asked):
     }
     expected = np.asarray(jax.nn.log_softmax(jax.jit(found.model.logits)(params, batch)[0]))
     own = expected[np.arange(len(ids)), ids]
-    np.testing.assert_allclose(choice["logprobs"]["token_logprobs"], own, atol=1e-4)
+    np.testing.assert_allclose(choice["logprobs"]["token_logprobs"], own, rtol=1e-3, atol=1e-4)
     for step, top in enumerate(choice["logprobs"]["top_logprobs"]):
         best = -np.sort(-expected[step])[:3]
-        np.testing.assert_allclose(list(top.values()), best, atol=1e-4)
+        np.testing.assert_allclose(list(top.values()), best, rtol=1e-3, atol=1e-4)
 
 
 def test_a_seed_draws_the_same_whoever_else_asks(post):
