@@ -51,7 +51,8 @@ class Decoder:
             min(max_logprobs, asked.tokenizer.vocab_size),
         )
         self.batch_size = asked.rows(batch_size)
-        self._student, self._params = asked, params
+        # Once, and not for every batch of requests.
+        self._student, self._params = asked, student_slots.prepared(asked.model, params)
         self._input_length = input_length
         self._answerer = functools.lru_cache(_KEPT)(self._make_answerer)
         score = functools.partial(_score, asked.model, self.max_logprobs)
@@ -256,7 +257,6 @@ def reply(
 def _score(
     model: Model, top_k: int, params: Any, inputs: jax.Array, tokens: jax.Array
 ) -> decoding.Scores:
-    params = model.prepare(params)
     cache = model.init_cache(params, inputs, tokens.shape[1])
     return decoding.score(
         functools.partial(model.decode_step, params),

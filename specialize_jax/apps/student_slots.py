@@ -95,20 +95,12 @@ def chooser(*, seed: int, temperature: float, top_k: int | None, top_p: float) -
     return lambda logits, *_: most_likely(logits)
 
 
-@functools.cache
-def _preparing(model: Model) -> Callable[[Any], Any]:
-    return jax.jit(model.prepare)
+_compiled = functools.cache(jax.jit)  # once for each function of each model
 
 
 def prepared(model: Model, params: Any) -> Any:
     """Returns `Model.prepare` of parameters, which an engine takes quickest."""
-    return _preparing(model)(params)
-
-
-@functools.cache
-def _sharing(model: Model) -> Callable[[Any, Any], Any]:
-    assert model.share is not None
-    return jax.jit(model.share)
+    return _compiled(model.prepare)(params)
 
 
 def shared(
@@ -124,17 +116,15 @@ def shared(
       inputs: of all questions.
       slots: rows that are decoded at a time; fewer questions are not worth another compilation.
     """
-    count = _shared_tokens(model, inputs) if len(inputs) > slots else 0
+    count = _shared_tokens(model, inputs) if model.share and len(inputs) > slots else 0
     if not count:
         return prepared(model, params), list(inputs)
     prefix = np.asarray(inputs[0][:count], np.int32)
-    return _sharing(model)(params, prefix), [tokens[count:] for tokens in inputs]
+    return _compiled(model.share)(params, prefix), [tokens[count:] for tokens in inputs]
 
 
 def _shared_tokens(model: Model, inputs: Sequence[list[int]]) -> int:
     """How many of the first tokens to read once: a multiple of 64, for every number is compiled."""
-    if model.share is None:
-        return 0
     longest = max(map(len, inputs))
     # Something has to be left of each, which begins with no padding.
     most = min(len(os.path.commonprefix(inputs)), min(map(len, inputs)) - 1)
