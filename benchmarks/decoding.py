@@ -31,6 +31,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import turns
 
 from specialize_jax import convert, models, schemas, tokenizers
 from specialize_jax.apps import answering, student_slots
@@ -92,12 +93,8 @@ def _compare(size: str, batches: list[int], repeats: int, folder: str) -> None:
         answers = {name: run(inputs) for name, run in runs.items()}
         for name, found in answers.items():
             np.testing.assert_array_equal(found, answers["ours"], err_msg=name)
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(repeats):
-            for name, run in runs.items():
-                start = time.perf_counter()
-                run(inputs)
-                times[name].append(time.perf_counter() - start)
+        bound = {name: functools.partial(run, inputs) for name, run in runs.items()}
+        times = turns.seconds(bound, repeats)
         medians = {name: float(np.median(values)) for name, values in times.items()}
         for name, seconds in medians.items():
             print(

@@ -9,11 +9,11 @@ must give the same tokens. Compilation is not counted; reading the exemplars onc
 
 import argparse
 import os
-import time
 from typing import Any
 
 import jax
 import numpy as np
+import turns
 
 from specialize_jax import models
 from specialize_jax.apps import student_slots
@@ -44,21 +44,16 @@ def main() -> None:
     print(f"{flags}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     engine = _engine(model, flags)
 
-    def once() -> tuple[Any, list[list[int]]]:
-        return student_slots.shared(model, params, inputs, slots=flags.rows)
+    def once() -> list[list[int]]:
+        return _answers(engine, *student_slots.shared(model, params, inputs, slots=flags.rows))
 
-    def every_time() -> tuple[Any, list[list[int]]]:
-        return student_slots.prepared(model, params), inputs
+    def every_time() -> list[list[int]]:
+        return _answers(engine, student_slots.prepared(model, params), inputs)
 
     runs = {"read once": once, "read every time": every_time}
-    answers = {name: _answers(engine, *given()) for name, given in runs.items()}
+    answers = {name: run() for name, run in runs.items()}
     assert answers["read once"] == answers["read every time"]
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(flags.repeats):
-        for name, given in runs.items():
-            start = time.perf_counter()
-            _answers(engine, *given())
-            times[name].append(time.perf_counter() - start)
+    times = turns.seconds(runs, flags.repeats)
     medians = {name: float(np.median(values)) for name, values in times.items()}
     for name, seconds in medians.items():
         print(

@@ -12,7 +12,6 @@ import argparse
 import functools
 import os
 import platform
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import turns
 
 from specialize_jax import losses, models
 from specialize_jax.apps import program
@@ -156,13 +156,8 @@ def _peak(memory: Any) -> int:
 
 
 def _report(programs: dict[str, Program], repeats: int) -> None:
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for turn in range(repeats + 2):
-        for name, (run, _) in programs.items():
-            start = time.perf_counter()
-            run()
-            if turn >= 2:
-                times[name].append(time.perf_counter() - start)
+    runs = {name: run for name, (run, _) in programs.items()}
+    times = turns.seconds(runs, repeats, untimed=2)
     base = programs["match_sample"][1]
     for name, (_, peak) in programs.items():
         # Rounds are paired: both ran in turn, so the ratio of a round is free of drift.
